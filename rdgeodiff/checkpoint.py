@@ -1,0 +1,172 @@
+"""Named models on disk: safetensors weights beside a JSON that describes and seals them.
+
+Nothing is downloaded and nothing is unpickled. A model is `NAME.safetensors` + `NAME.json`; the
+JSON holds the network's configuration, the SHA-256 of the weights, how to sample from it, what it
+was trained on and what was measured of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+from torch import nn
+
+from rdgeodiff.graph import ELEMENTS, NODE_DIM, PAIR_DIM
+from rdgeodiff.nn.graph_field import GraphFieldConfig, GraphFieldNetwork
+
+FORMAT = 1
+DEFAULT_MODEL = "small"
+_HERE = Path(__file__).resolve().parent
+
+
+class CheckpointError(ValueError):
+    """Weights that are missing, damaged, or not of the network they claim; names the file."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How conformers are drawn from a model unless the caller says otherwise.
+
+    Attributes:
+        sampler: key of `rdgeodiff.diffusion.samplers.SAMPLERS`.
+        steps: noise levels visited.
+        sigma_min, sigma_max: Å; rho: of the Karras grid.
+    """
+
+    sampler: str = "dpm_solver_pp_2m_sde"
+    steps: int = 25
+    sigma_min: float = 0.01
+    sigma_max: float = 12.17
+    rho: float = 7.0
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network ready to denoise, with everything known of it.
+
+    Attributes:
+        name: of the file, without ending.
+        network: in evaluation mode, on its device.
+        sampling: defaults for drawing conformers.
+        info: the JSON beside the weights.
+    """
+
+    name: str
+    network: nn.Module
+    sampling: Sampling
+    info: dict[str, Any]
+
+
+def weights_folder() -> Path:
+    """Where the shipped models lie: in the installed package, or beside it in a checkout."""
+    packaged = _HERE / "weights"
+    return packaged if packaged.is_dir() else _HERE.parent / "weights"
+
+
+def list_models() -> list[str]:
+    """Names of the shipped models."""
+    return sorted(
+        p.stem for p in weights_folder().glob("*.json") if p.with_suffix(".safetensors").exists()
+    )
+
+
+def load_model(
+    name: str | os.PathLike[str] = "default", device: str | torch.device = "cpu"
+) -> Model:
+    """Load and verify a model.
+
+    Args:
+        name: "default", a shipped name, or the path of a JSON or safetensors file.
+        device: where the network will run.
+
+    Raises:
+        CheckpointError: unknown name, missing or altered file, wrong keys or shapes.
+    """
+    description = _locate(name)
+    info = _read_json(description)
+    weights = description.with_suffix(".safetensors")
+    try:
+        blob = weights.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{weights}: cannot be read ({error})") from error
+    if hashlib.sha256(blob).hexdigest() != info.get("sha256"):
+        raise CheckpointError(
+            f"{weights}: SHA-256 differs from the one in {description.name}; the file is damaged "
+            "or from another model: restore both files from their source"
+        )
+    try:
+        tensors = load(blob)
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{weights}: not a safetensors file ({error})") from error
+    try:
+        network = GraphFieldNetwork(GraphFieldConfig(**info["network"]))
+        sampling = Sampling(**info.get("sampling", {}))
+        if info["features"] != [NODE_DIM, PAIR_DIM, list(ELEMENTS)]:
+            raise CheckpointError(f"{description}: made for another feature table")
+        network.load_state_dict(tensors, strict=True)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{description}: does not describe its weights ({error})") from error
+    network = network.to(device).eval().requires_grad_(False)
+    return Model(description.stem, network, sampling, info)
+
+
+def save_model(
+    stem: str | os.PathLike[str], network: GraphFieldNetwork, info: dict[str, Any]
+) -> Path:
+    """Write `stem`.safetensors and `stem`.json; returns the path of the JSON.
+
+    Args:
+        stem: path without ending.
+        network: its averaged weights already loaded.
+        info: added to the JSON: "sampling", "training", "figures", …
+    """
+    stem = Path(stem)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    weights = stem.with_name(stem.name + ".safetensors")
+    tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    save_file(tensors, weights)
+    sealed = {
+        "format": FORMAT,
+        "architecture": type(network).__name__,
+        "network": dataclasses.asdict(network.config),
+        "features": [NODE_DIM, PAIR_DIM, list(ELEMENTS)],
+        "parameters": sum(v.numel() for v in tensors.values()),
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "sampling": dataclasses.asdict(Sampling()),
+        **info,
+    }
+    description = stem.with_name(stem.name + ".json")
+    description.write_text(json.dumps(sealed, indent=2) + "\n")
+    return description
+
+
+def _locate(name: str | os.PathLike[str]) -> Path:
+    text = os.fspath(name)
+    if text.endswith((".json", ".safetensors")):
+        return Path(text).with_suffix(".json")
+    description = weights_folder() / f"{DEFAULT_MODEL if text == 'default' else text}.json"
+    if not description.exists():
+        known = ", ".join(list_models()) or "none"
+        raise CheckpointError(f"no model named {text!r}; shipped models: {known}")
+    return description
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        info = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(info, dict) or info.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a model description of format {FORMAT}")
+    if info.get("architecture") != "GraphFieldNetwork":
+        raise CheckpointError(f"{path}: unknown architecture {info.get('architecture')!r}")
+    return info

@@ -1,0 +1,121 @@
+"""Is a finished conformer plausible? Bond lengths, angles and contacts, nothing else.
+
+The limits are wide on purpose. They tell a broken structure from a whole one, as PoseBusters does,
+and leave quality to the model: no reference conformer the model was validated on is refused.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import numpy as np
+from rdkit import Chem, rdBase
+from rdkit.Chem import rdDistGeom
+
+BOND_TOLERANCE = 0.25  # of the bounds RDKit's distance geometry sets for a bond
+ANGLE_TOLERANCE = 0.30  # of its bounds for the two ends of an angle
+COVALENT_TOLERANCE = 0.30  # of a sum of covalent radii, where RDKit has no bounds
+# Smallest allowed distance as a share of the sum of van der Waals radii.
+CONTACT = 0.62
+CONTACT_HEAVY = 0.70  # two heavy atoms more than four bonds apart
+CONTACT_THREE_BONDS = 0.60
+CONTACT_POLAR_HYDROGEN = 0.50  # H with N, O, F, P, S or a halogen: hydrogen bonds are short
+CONTACT_CHALCOGEN = 0.55  # S with N, O, F, S or Cl: lone pairs reach into its σ-hole
+
+_ACCEPTORS = (7, 8, 9, 15, 16, 17, 35, 53)
+_CHALCOGEN_DONORS, _CHALCOGEN_ACCEPTORS = (16,), (7, 8, 9, 16, 17)
+
+
+class Fault(StrEnum):
+    """What is wrong with a conformer."""
+
+    NONFINITE = "NONFINITE"
+    BOND_LENGTH = "BOND_LENGTH"
+    BOND_ANGLE = "BOND_ANGLE"
+    CLASH = "CLASH"
+
+
+class Plausibility:
+    """The limits of one molecule, computed once and applied to any number of conformers.
+
+    Args:
+        mol: sanitised Mol whose atoms are the rows of the positions.
+    """
+
+    def __init__(self, mol: Chem.Mol) -> None:
+        n = mol.GetNumAtoms()
+        self._i, self._j = np.triu_indices(n, 1)
+        apart = Chem.GetDistanceMatrix(mol)[self._i, self._j]
+        bounds = _bounds(mol)
+        lower, upper = bounds[self._j, self._i], bounds[self._i, self._j]
+        numbers = np.array([a.GetAtomicNum() for a in mol.GetAtoms()])
+        table = Chem.GetPeriodicTable()
+        covalent = np.array([table.GetRcovalent(int(z)) for z in numbers])
+        vdw = np.array([table.GetRvdw(int(z)) for z in numbers])
+
+        self._low = np.zeros(len(self._i))
+        self._high = np.full(len(self._i), np.inf)
+        bonds, angles = apart == 1, apart == 2
+        self._limit(bonds, lower, upper, BOND_TOLERANCE)
+        # Distance geometry fills in nonsense, or nothing, for atoms without force field types.
+        rest = covalent[self._i] + covalent[self._j]
+        missing = bonds & ~((lower > 0.5 * rest) & (upper < 1.5 * rest))
+        self._limit(missing, rest, rest, COVALENT_TOLERANCE)
+        known = angles & (lower > 0.5) & (upper < 10.0)
+        self._limit(known, lower, upper, ANGLE_TOLERANCE)
+        contact = vdw[self._i] + vdw[self._j]
+        share = np.full(len(self._i), CONTACT)
+        first, second = numbers[self._i], numbers[self._j]
+        share[(apart > 4) & (first > 1) & (second > 1)] = CONTACT_HEAVY
+        share[_between(first, second, (1,), _ACCEPTORS)] = CONTACT_POLAR_HYDROGEN
+        share[_between(first, second, _CHALCOGEN_DONORS, _CHALCOGEN_ACCEPTORS)] = CONTACT_CHALCOGEN
+        share[apart == 3] = CONTACT_THREE_BONDS
+        far = apart > 2
+        self._low[far] = (share * contact)[far]
+        self._kinds = ((Fault.BOND_LENGTH, bonds), (Fault.BOND_ANGLE, angles), (Fault.CLASH, far))
+
+    def cause(self, positions: np.ndarray) -> Fault | None:
+        """The first thing wrong with (N, 3) positions in Å, or None."""
+        return self.causes(positions[None])[0]
+
+    def causes(self, positions: np.ndarray) -> list[Fault | None]:
+        """`cause` for each of (C, N, 3) positions."""
+        found: list[Fault | None] = [None] * len(positions)
+        for k, conformer in enumerate(positions):
+            if not np.isfinite(conformer).all():
+                found[k] = Fault.NONFINITE
+                continue
+            distances = np.linalg.norm(conformer[self._i] - conformer[self._j], axis=-1)
+            wrong = (distances < self._low) | (distances > self._high)
+            if wrong.any():
+                found[k] = next(fault for fault, pairs in self._kinds if (wrong & pairs).any())
+        return found
+
+    def _limit(
+        self, pairs: np.ndarray, lower: np.ndarray, upper: np.ndarray, tolerance: float
+    ) -> None:
+        self._low[pairs] = lower[pairs] * (1.0 - tolerance)
+        self._high[pairs] = upper[pairs] * (1.0 + tolerance)
+
+
+def _between(
+    first: np.ndarray, second: np.ndarray, one: tuple[int, ...], other: tuple[int, ...]
+) -> np.ndarray:
+    """Pairs of atomic numbers with one member in `one` and the other in `other`."""
+    return (np.isin(first, one) & np.isin(second, other)) | (
+        np.isin(second, one) & np.isin(first, other)
+    )
+
+
+def _bounds(mol: Chem.Mol) -> np.ndarray:
+    """RDKit's distance bounds in Å, upper triangle above; zeros where it cannot make them."""
+    # Atoms without force field types are logged as warnings; they are dealt with by the caller.
+    with rdBase.BlockLogs():
+        try:
+            return np.asarray(
+                rdDistGeom.GetMoleculeBoundsMatrix(
+                    mol, set15bounds=False, doTriangleSmoothing=False
+                )
+            )
+        except (RuntimeError, ValueError):
+            return np.zeros((mol.GetNumAtoms(),) * 2)

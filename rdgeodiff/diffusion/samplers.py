@@ -1,0 +1,165 @@
+"""Reverse processes. Each takes a denoiser from noise to structure on a grid of noise levels.
+
+All share one signature, `sample(denoiser, x, sigmas, *, noise, callback=None)`:
+
+* denoiser: D(x, σ), see `rdgeodiff.diffusion.denoiser`; nothing else is known of the model.
+* x: (B, N, 3) centred positions at noise level sigmas[0], in Å.
+* sigmas: decreasing noise levels in Å that end in 0.
+* noise: noise(step) gives (B, N, 3) standard normal, centre-of-mass free.
+* callback: called as callback(step, σ, x, denoised) after each denoiser call that starts a step;
+  what it raises stops the sampler.
+
+They return clean positions (B, N, 3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+
+from rdgeodiff.diffusion.denoiser import Denoiser
+
+Noise = Callable[[int], torch.Tensor]
+Callback = Callable[[int, float, torch.Tensor, torch.Tensor], None]
+
+
+class Sampler(Protocol):
+    """The signature of a sampler."""
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x: torch.Tensor,
+        sigmas: Sequence[float],
+        *,
+        noise: Noise,
+        callback: Callback | None = None,
+    ) -> torch.Tensor: ...
+
+
+def ancestral(
+    denoiser: Denoiser,
+    x: torch.Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise,
+    callback: Callback | None = None,
+) -> torch.Tensor:
+    """The paper's reverse Markov kernel p(Cˢ|Cᵗ) = N(μ_θ, β̃ I) over any subset of the T steps.
+
+    In σ the posterior of x_s given x_t and C⁰ = D has mean D + (σ_s²/σ_t²)(x_t − D) and variance
+    σ_s²(σ_t² − σ_s²)/σ_t², which is β̃ of the paper (eq. 2) divided by ᾱ_s.
+    """
+    for step, (now, after) in enumerate(_pairs(sigmas)):
+        denoised = _evaluate(denoiser, x, now, step, callback)
+        keep = (after / now) ** 2
+        x = denoised + keep * (x - denoised)
+        if after > 0:
+            x = x + after * math.sqrt(1.0 - keep) * noise(step)
+    return x
+
+
+def heun(
+    denoiser: Denoiser,
+    x: torch.Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise,
+    callback: Callback | None = None,
+) -> torch.Tensor:
+    """Deterministic second-order solver (Karras et al. 2022, algorithm 1): two calls a step."""
+    for step, (now, after) in enumerate(_pairs(sigmas)):
+        slope = (x - _evaluate(denoiser, x, now, step, callback)) / now
+        moved = x + (after - now) * slope
+        if after > 0:
+            second = (moved - denoiser(moved, _levels(moved, after))) / after
+            moved = x + (after - now) * 0.5 * (slope + second)
+        x = moved
+    return x
+
+
+def dpm_solver_pp_2m(
+    denoiser: Denoiser,
+    x: torch.Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise,
+    callback: Callback | None = None,
+) -> torch.Tensor:
+    """DPM-Solver++(2M) (Lu et al. 2022): deterministic, second order, one call a step."""
+    return _multistep(denoiser, x, sigmas, noise, callback, churn=0.0)
+
+
+def dpm_solver_pp_2m_sde(
+    denoiser: Denoiser,
+    x: torch.Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise,
+    callback: Callback | None = None,
+) -> torch.Tensor:
+    """SDE-DPM-Solver++(2M) (Lu et al. 2022): as `dpm_solver_pp_2m` with fresh noise each step,
+    which forgets the errors of earlier steps."""
+    return _multistep(denoiser, x, sigmas, noise, callback, churn=1.0)
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "ancestral": ancestral,
+    "heun": heun,
+    "dpm_solver_pp_2m": dpm_solver_pp_2m,
+    "dpm_solver_pp_2m_sde": dpm_solver_pp_2m_sde,
+}
+
+
+def _multistep(
+    denoiser: Denoiser,
+    x: torch.Tensor,
+    sigmas: Sequence[float],
+    noise: Noise,
+    callback: Callback | None,
+    churn: float,
+) -> torch.Tensor:
+    previous: torch.Tensor | None = None
+    last_width = 0.0
+    for step, (now, after) in enumerate(_pairs(sigmas)):
+        denoised = _evaluate(denoiser, x, now, step, callback)
+        if after == 0:
+            return denoised
+        width = math.log(now / after)  # in λ = −ln σ
+        # e^{-h} with h = λ' − λ, made larger by the noise that is added back.
+        decay = math.exp(-width * (1.0 + churn))
+        extrapolated = denoised
+        if previous is not None:
+            extrapolated = denoised + (denoised - previous) * (0.5 * width / last_width)
+        x = (after / now) * math.exp(-churn * width) * x + (1.0 - decay) * extrapolated
+        if churn > 0:
+            x = x + after * math.sqrt(-math.expm1(-2.0 * churn * width)) * noise(step)
+        previous, last_width = denoised, width
+    return x
+
+
+def _pairs(sigmas: Sequence[float]) -> list[tuple[float, float]]:
+    levels = [float(s) for s in sigmas]
+    if (
+        len(levels) < 2
+        or levels[-1] != 0
+        or any(a <= b for a, b in zip(levels, levels[1:], strict=False))
+    ):
+        raise ValueError("noise levels must decrease strictly and end in 0")
+    return list(zip(levels, levels[1:], strict=False))
+
+
+def _evaluate(
+    denoiser: Denoiser, x: torch.Tensor, sigma: float, step: int, callback: Callback | None
+) -> torch.Tensor:
+    denoised = denoiser(x, _levels(x, sigma))
+    if callback is not None:
+        callback(step, sigma, x, denoised)
+    return denoised
+
+
+def _levels(x: torch.Tensor, sigma: float) -> torch.Tensor:
+    return torch.full((x.shape[0],), sigma, dtype=x.dtype, device=x.device)

@@ -1,0 +1,57 @@
+"""The forward process of GeoDiff and its noise levels.
+
+The paper diffuses centre-of-mass-free coordinates, q(Cᵗ|C⁰) = N(√ᾱₜ C⁰, (1 − ᾱₜ) I), with a
+sigmoid ramp of β over T steps. Divided by √ᾱₜ this is C⁰ + σₜ ε with σₜ = √((1 − ᾱₜ)/ᾱₜ). All code
+here uses σ (Å) as the time of the process; β, ᾱ and t live in this file only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Sigmoid β schedule (GeoDiff §5.1 and its released configuration)."""
+
+    steps: int = 5000
+    beta_start: float = 1e-7
+    beta_end: float = 2e-3
+
+    @property
+    def betas(self) -> np.ndarray:
+        """(T,) β_t in float64."""
+        ramp = 1.0 / (1.0 + np.exp(-np.linspace(-6.0, 6.0, self.steps)))
+        return ramp * (self.beta_end - self.beta_start) + self.beta_start
+
+    @property
+    def alpha_bars(self) -> np.ndarray:
+        """(T,) ᾱ_t = Π_{s≤t} (1 − β_s)."""
+        return np.cumprod(1.0 - self.betas)
+
+    @property
+    def sigmas(self) -> np.ndarray:
+        """(T,) σ_t in Å, increasing from 0.0022 to 12.17 with the default values."""
+        alpha_bars = self.alpha_bars
+        return np.sqrt((1.0 - alpha_bars) / alpha_bars)
+
+    def subset(self, count: int | None = None) -> np.ndarray:
+        """Decreasing σ of `count` of the T steps (all by default), evenly spaced in t, then 0."""
+        count = self.steps if count is None else count
+        if not 1 <= count <= self.steps:
+            raise ValueError(f"a subset needs 1 to {self.steps} steps, not {count}")
+        index = np.linspace(self.steps - 1, 0, count).round().astype(int)
+        return np.append(self.sigmas[index], 0.0)
+
+
+def karras_sigmas(
+    count: int, sigma_min: float = 0.01, sigma_max: float = 12.17, rho: float = 7.0
+) -> np.ndarray:
+    """`count` decreasing noise levels in Å and a final 0 (Karras et al. 2022, eq. 5)."""
+    if count < 1 or not 0 < sigma_min <= sigma_max:
+        raise ValueError(f"no Karras grid of {count} levels from {sigma_max} to {sigma_min} Å")
+    ramp = np.linspace(0.0, 1.0, count) if count > 1 else np.zeros(1)
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    return np.append((high + ramp * (low - high)) ** rho, 0.0)

@@ -1,0 +1,238 @@
+"""Conformers for RDKit molecules: Mol → graphs → samples → verdicts → resampling → conformers.
+
+`EmbedMoleculeDiffusion` takes the place of RDKit's `EmbedMultipleConfs`; `EmbedMoleculesDiffusion`
+does the same for many molecules in one stream of batches, which is what a GPU wants.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from rdkit import Chem
+from rdkit.Chem import rdDistGeom
+from tqdm.auto import tqdm
+
+from rdgeodiff.checkpoint import load_model
+from rdgeodiff.chem.validate import describe
+from rdgeodiff.parameters import DiffusionEmbedParameters
+from rdgeodiff.pipeline import Pipeline, SampleRequest
+from rdgeodiff.results import EmbedResult, FailureCause, UnusableMoleculeError
+from rdgeodiff.task import Task
+
+Params = DiffusionEmbedParameters | rdDistGeom.EmbedParameters | None
+
+# Keywords of EmbedMultipleConfs that steer distance geometry: accepted, so that a call can be
+# switched by its name alone, and without effect here. `coordMap` is refused unless it is empty.
+IGNORED_KEYWORDS = frozenset(
+    "useRandomCoords boxSizeMult randNegEig numZeroFail forceTol ignoreSmoothingFailures "
+    "useExpTorsionAnglePrefs useBasicKnowledge printExpTorsionAngles useSmallRingTorsions "
+    "useMacrocycleTorsions ETversion useMacrocycle14config".split()
+)
+
+
+def EmbedMoleculeDiffusion(
+    mol: Chem.Mol, numConfs: int = 10, params: Params = None, **overrides: Any
+) -> list[int]:
+    """Add conformers to `mol`; the diffusion counterpart of RDKit's EmbedMultipleConfs.
+
+    Every conformer written is finite, has the specified tetrahedral and double-bond stereo, and has
+    plausible bonds, angles and contacts. What cannot be made so is missing from the returned ids.
+
+    Args:
+        mol: sanitised; only its conformers change. Without explicit hydrogens it works as with
+            RDKit: a warning is logged and only the atoms that are there get positions.
+        numConfs: conformers wanted.
+        params: `DiffusionEmbedParameters`, or an RDKit object such as ETKDGv3() (see
+            `DiffusionEmbedParameters.from_rdkit` for what is honoured).
+        **overrides: single parameters by name. Keywords written for EmbedMultipleConfs work:
+            maxAttempts is maxIterations, those in `IGNORED_KEYWORDS` have no effect.
+
+    Returns:
+        Ids of the new conformers; [-1], with nothing added, if `timeout` ran out.
+
+    Raises:
+        TypeError: not a Mol, or an unknown keyword.
+        ValueError: a molecule that cannot be attempted (no atoms, not sanitised, queries, dummy
+            atoms, elements the model has not seen, too many atoms), negative numConfs, or a
+            coordinate map.
+    """
+    settings = _settings(params, overrides)
+    count = _count(numConfs, mol, 0)
+    if not isinstance(mol, Chem.Mol):
+        raise TypeError(f"mol must be an RDKit Mol, not {type(mol).__name__}")
+    result = _embed([Task(mol, 0, count, settings)], settings, all_or_nothing=True)[0]
+    if settings.trackFailures and isinstance(params, DiffusionEmbedParameters):
+        params.record_failures(result.rejections)
+    return [-1] if FailureCause.EXCEEDED_TIMEOUT in result.failures else result.conf_ids
+
+
+def EmbedMoleculesDiffusion(
+    mols: Iterable[Chem.Mol | None],
+    numConfs: int | Sequence[int] = 10,
+    params: Params = None,
+    **overrides: Any,
+) -> list[EmbedResult]:
+    """Add conformers to many molecules in one stream of batches.
+
+    Args:
+        mols: molecules; one that cannot be attempted, None included, is reported in its result and
+            stops nothing.
+        numConfs: conformers wanted of each, or one number per molecule.
+        params: as in `EmbedMoleculeDiffusion`. A timeout counts for the whole call; conformers
+            finished by then are kept.
+        **overrides: as in `EmbedMoleculeDiffusion`.
+
+    Returns:
+        One result per molecule, in order. Interrupted with Ctrl-C, the conformers finished so far
+        are on their molecules before KeyboardInterrupt goes on.
+
+    Raises:
+        TypeError: a single Mol instead of several, or an unknown keyword.
+        ValueError: as many numbers as molecules were not given, or one is negative.
+    """
+    if isinstance(mols, Chem.Mol | str):
+        raise TypeError("mols must be several molecules; for one use EmbedMoleculeDiffusion")
+    settings = _settings(params, overrides)
+    molecules = list(mols)
+    if isinstance(numConfs, Sequence | np.ndarray):
+        if len(numConfs) != len(molecules):
+            raise ValueError(f"{len(numConfs)} values of numConfs for {len(molecules)} molecules")
+        counts = [_count(n, m, k) for k, (n, m) in enumerate(zip(numConfs, molecules, strict=True))]
+    else:
+        counts = [_count(numConfs, None, 0)] * len(molecules)
+    results: list[EmbedResult] = [EmbedResult(requested=n) for n in counts]
+    tasks = []
+    for row, (mol, count) in enumerate(zip(molecules, counts, strict=True)):
+        try:
+            tasks.append(Task(mol, row, count, settings))
+        except UnusableMoleculeError as error:
+            results[row].error = str(error)
+            results[row].failures = {error.cause.value: count}
+    for task, result in zip(tasks, _embed(tasks, settings), strict=True):
+        results[task.row] = result
+    if settings.trackFailures and isinstance(params, DiffusionEmbedParameters):
+        params.record_failures(dict(sum((Counter(r.rejections) for r in results), Counter())))
+    return results
+
+
+def _embed(
+    tasks: list[Task], settings: DiffusionEmbedParameters, *, all_or_nothing: bool = False
+) -> list[EmbedResult]:
+    started = time.monotonic()
+    deadline = started + settings.timeout if settings.timeout else None
+    seed = secrets.randbits(62) if settings.randomSeed < 0 else settings.randomSeed
+    waiting = {task.row: task for task in tasks if task.missing()}
+    # A model that cannot be loaded must be noticed before any molecule is touched.
+    pipeline = _open_pipeline(settings) if waiting else None
+    if settings.clearConfs:
+        for task in tasks:
+            task.mol.RemoveAllConformers()
+    with tqdm(total=len(tasks), unit="mol", disable=not settings.progress) as bar:
+        bar.update(len(tasks) - len(waiting))
+        try:
+            for attempt in range(settings.rounds):
+                if not waiting or pipeline is None:
+                    break
+                _draw(pipeline, waiting, settings, seed, attempt, started, deadline)
+                still = {row: task for row, task in waiting.items() if task.missing()}
+                bar.update(len(waiting) - len(still))
+                waiting = still
+        finally:
+            for task in tasks:
+                task.deliver(settings, all_or_nothing)
+    return [task.result for task in tasks]
+
+
+def _draw(
+    pipeline: Pipeline,
+    waiting: dict[int, Task],
+    settings: DiffusionEmbedParameters,
+    seed: int,
+    attempt: int,
+    started: float,
+    deadline: float | None,
+) -> None:
+    """One sample for everything that is still missing."""
+    requests, fragment_of = [], {}
+    for row, task in waiting.items():
+        task.result.rounds = attempt + 1
+        for conformer, fragment in task.missing():
+            stream = _fragment_seed(seed, fragment)
+            fragment_of[stream, row, conformer] = fragment
+            requests.append(SampleRequest(task.graphs[fragment], row, conformer, attempt, stream))
+
+    def on_result(request: SampleRequest, sample: np.ndarray | FailureCause) -> None:
+        fragment = fragment_of[request.seed, request.row, request.conformer]
+        task = waiting[request.row]
+        task.take(request.conformer, fragment, attempt, sample)
+        task.result.seconds = time.monotonic() - started
+
+    # The first round shows what the model does by itself; later ones are steered to the right hand.
+    guided = attempt > 0 and settings.enforceChirality
+    pipeline.sample(requests, guided=guided, deadline=deadline, on_result=on_result)
+
+
+def _fragment_seed(seed: int, fragment: int) -> int:
+    """A seed for each fragment, so that two equal ones (waters, say) do not get equal positions."""
+    if fragment == 0:
+        return seed
+    return int(np.random.SeedSequence([seed, fragment]).generate_state(1, np.uint64)[0] >> 2)
+
+
+def _open_pipeline(settings: DiffusionEmbedParameters) -> Pipeline:
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Pipeline(
+        _model(settings.model, device),
+        device,
+        settings.batchPairs,
+        settings.sampler,
+        settings.steps,
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _model(name: str, device: str) -> Any:
+    """Models stay loaded, so that a loop over molecules reads and hashes the file once."""
+    return load_model(name, device)
+
+
+def _settings(params: Params, overrides: dict[str, Any]) -> DiffusionEmbedParameters:
+    if params is None:
+        settings = DiffusionEmbedParameters()
+    elif isinstance(params, DiffusionEmbedParameters):
+        settings = params
+    elif isinstance(params, rdDistGeom.EmbedParameters):
+        settings = DiffusionEmbedParameters.from_rdkit(params)
+    else:
+        kind = type(params).__name__
+        raise TypeError(f"params must be DiffusionEmbedParameters or EmbedParameters, not {kind}")
+    ours = {k: v for k, v in overrides.items() if k not in IGNORED_KEYWORDS}
+    if ours.pop("coordMap", None):
+        raise ValueError("coordMap is not supported: positions cannot be held fixed")
+    if "maxAttempts" in ours:
+        ours["maxIterations"] = ours.pop("maxAttempts")
+    try:
+        return settings.updated(**ours)
+    except AttributeError as error:
+        raise TypeError(f"unknown keyword: {error}") from None
+
+
+def _count(value: Any, mol: Any, row: int) -> int:
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"numConfs must be a whole number, not {value!r}") from None
+    if count < 0:
+        what = f" for {describe(mol, row)}" if mol is not None else ""
+        raise ValueError(f"numConfs must not be negative, but is {count}{what}")
+    return count

@@ -1,0 +1,180 @@
+"""A model on a device: requests for samples in, positions out.
+
+One stream of batches over all conformers of all molecules, packed by size under a budget of padded
+pairs. Every sample has its own random stream, so what it becomes does not depend on its batch.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from rdgeodiff.checkpoint import Model
+from rdgeodiff.diffusion.denoiser import bind
+from rdgeodiff.diffusion.guidance import guide_stereo
+from rdgeodiff.diffusion.samplers import SAMPLERS
+from rdgeodiff.diffusion.schedule import Schedule, karras_sigmas
+from rdgeodiff.geometry import center
+from rdgeodiff.graph import MolBatch, MolGraph
+from rdgeodiff.results import FailureCause
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_PAIRS = {"cpu": 24_000, "cuda": 2_000_000}
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """One conformer wanted. Its random stream is a function of the four integers alone."""
+
+    graph: MolGraph
+    row: int
+    conformer: int
+    attempt: int
+    seed: int
+
+
+Result = np.ndarray | FailureCause
+OnResult = Callable[[SampleRequest, Result], None]
+
+
+class DeadlineError(Exception):
+    """Raised between two steps when the time is up; never leaves this module."""
+
+
+class Pipeline:
+    """Draws samples from a model.
+
+    Args:
+        model: the network, already on `device`.
+        device: torch device.
+        batch_pairs: padded atom pairs in a batch; 0 for the device's default.
+        sampler: key of SAMPLERS; "" for the model's default.
+        steps: noise levels; 0 for the model's default.
+
+    Raises:
+        ValueError: unknown sampler, or a number of steps it cannot take.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        device: str | torch.device = "cpu",
+        batch_pairs: int = 0,
+        sampler: str = "",
+        steps: int = 0,
+    ) -> None:
+        self.device = torch.device(device)
+        self._model = model
+        name = sampler or model.sampling.sampler
+        if name not in SAMPLERS:
+            raise ValueError(f"unknown sampler {name!r}; known: {', '.join(sorted(SAMPLERS))}")
+        self._sampler = SAMPLERS[name]
+        self.sigmas = _noise_levels(model, name, steps)
+        self._pairs = batch_pairs or DEFAULT_PAIRS.get(self.device.type, DEFAULT_PAIRS["cpu"])
+
+    def sample(
+        self,
+        requests: Sequence[SampleRequest],
+        *,
+        on_result: OnResult,
+        guided: bool = False,
+        deadline: float | None = None,
+    ) -> None:
+        """Draw every request and report it through `on_result`, batch by batch.
+
+        Args:
+            requests: in any order; results come grouped by size.
+            on_result: receives positions (N, 3) float64 in Å, or the cause of failure.
+            guided: steer specified centres towards their hand.
+            deadline: `time.monotonic()` after which nothing more is started; what is unfinished
+                then is reported as EXCEEDED_TIMEOUT, within one denoising step.
+        """
+        waiting = sorted(requests, key=lambda r: r.graph.n_atoms, reverse=True)
+        start = 0
+        while start < len(waiting):
+            size = max(1, self._pairs // max(waiting[start].graph.n_atoms, 1) ** 2)
+            batch = waiting[start : start + size]
+            try:
+                results = self._run(batch, guided, deadline)
+            except DeadlineError:
+                for request in waiting[start:]:
+                    on_result(request, FailureCause.EXCEEDED_TIMEOUT)
+                return
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                results = self._shrink(batch)
+                if results is None:
+                    continue
+            for request, result in zip(batch, results, strict=True):
+                on_result(request, result)
+            start += len(batch)
+
+    def _shrink(self, batch: list[SampleRequest]) -> list[Result] | None:
+        """Halve the budget after an out-of-memory error; give up on a batch of one."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(batch) == 1:
+            return [FailureCause.OUT_OF_MEMORY]
+        self._pairs = max(1, batch[0].graph.n_atoms ** 2 * (len(batch) // 2))
+        logger.warning("out of memory with %d samples; going on with half as many", len(batch))
+        return None
+
+    def _run(
+        self, requests: list[SampleRequest], guided: bool, deadline: float | None
+    ) -> list[Result]:
+        graphs = MolBatch.collate([r.graph for r in requests]).to(self.device)
+        streams = [_stream(r) for r in requests]
+        shape = (*graphs.mask.shape, 3)
+
+        def noise(step: int) -> torch.Tensor:
+            drawn = np.zeros(shape, np.float32)
+            for row, (request, stream) in enumerate(zip(requests, streams, strict=True)):
+                n = request.graph.n_atoms
+                drawn[row, :n] = stream.standard_normal((n, 3), dtype=np.float32)
+            return center(torch.from_numpy(drawn).to(self.device), graphs.mask)
+
+        def watch(step: int, sigma: float, x: torch.Tensor, denoised: torch.Tensor) -> None:
+            if deadline is not None and time.monotonic() > deadline:
+                raise DeadlineError
+
+        if deadline is not None and time.monotonic() > deadline:
+            raise DeadlineError
+        with torch.inference_mode():
+            denoiser = bind(self._model.network, graphs)
+            if guided:
+                denoiser = guide_stereo(denoiser, graphs)
+            start = float(self.sigmas[0]) * noise(-1)
+            x = self._sampler(denoiser, start, self.sigmas, noise=noise, callback=watch)
+        positions = x.cpu().double().numpy()
+        finite = np.isfinite(positions).all((1, 2))
+        return [
+            positions[k, : r.graph.n_atoms] if finite[k] else FailureCause.NONFINITE
+            for k, r in enumerate(requests)
+        ]
+
+
+def _stream(request: SampleRequest) -> np.random.Generator:
+    key = [request.seed, request.row, request.conformer, request.attempt]
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+
+
+def _noise_levels(model: Model, sampler: str, steps: int) -> np.ndarray:
+    count = steps or model.sampling.steps
+    if sampler == "ancestral":
+        return Schedule().subset(count)
+    s = model.sampling
+    return karras_sigmas(count, s.sigma_min, s.sigma_max, s.rho)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text

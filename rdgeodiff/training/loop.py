@@ -1,0 +1,248 @@
+"""The training loop: one process, resumable at any minute, on CPU or GPU, without RDKit."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from rdgeodiff.data.shards import Shard, read_shard
+from rdgeodiff.diffusion.denoiser import precondition
+from rdgeodiff.diffusion.objectives import noisy_pair
+from rdgeodiff.geometry import center
+from rdgeodiff.graph import MolBatch
+from rdgeodiff.nn.graph_field import GraphFieldNetwork
+from rdgeodiff.training.batches import Mixture, TrainingBatch
+from rdgeodiff.training.config import TrainConfig
+from rdgeodiff.training.state import load_state, pack_optimizer, save_state, unpack_optimizer
+
+logger = logging.getLogger(__name__)
+
+FieldLoss = Callable[[MolBatch, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+VALIDATION_SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # Å
+
+
+class Trainer:
+    """One run in one folder: config.json, log.jsonl, state/ and, on request, averaged weights.
+
+    Args:
+        config: what to compute.
+        folder: where the run lives; an existing state in it is continued.
+        device: torch device.
+        compiled: compile the network (worth it for runs longer than some minutes).
+        bf16: autocast the network to bfloat16.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: str | Path,
+        *,
+        device: str = "cpu",
+        compiled: bool = True,
+        bf16: bool = True,
+    ) -> None:
+        self.config = config
+        self.folder = Path(folder)
+        self.device = torch.device(device)
+        self.bf16 = bf16
+        torch.manual_seed(config.seed)
+        self.network = GraphFieldNetwork(config.network).to(self.device)
+        self.average = {k: v.detach().clone() for k, v in self.network.named_parameters()}
+        self.optimizers = _optimizers(self.network, config)
+        self.step = 0
+        self.samples = 0
+        self.skipped = 0
+        self._loss = torch.compile(self._field_loss, dynamic=True) if compiled else self._field_loss
+        self._restore()
+        self.mixture = Mixture(
+            [read_shard(p) for p in config.shards],
+            list(config.shards.values()),
+            pair_budget=config.pair_budget,
+            max_atoms=config.max_atoms,
+            seed=config.seed,
+            log_mean=config.log_mean,
+            log_std=config.log_std,
+        )
+        if self.mixture.left_out:
+            logger.info("%d molecules do not fit %d atoms", self.mixture.left_out, config.max_atoms)
+        self._validation = [_validation_batches(read_shard(p), config) for p in config.validation]
+
+    def run(
+        self,
+        *,
+        max_seconds: float = float("inf"),
+        save_every: float = 600.0,
+        progress: bool = True,
+    ) -> None:
+        """Train until `config.steps` or `max_seconds`, saving every `save_every` seconds and at the
+        end; Ctrl-C also saves."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "config.json").write_text(self.config.to_json())
+        start = saved = time.monotonic()
+        recent: list[torch.Tensor] = []
+        bar = tqdm(
+            total=self.config.steps,
+            initial=self.step,
+            unit="step",
+            disable=not progress,
+            mininterval=2.0,
+        )
+        try:
+            for batch in self.mixture.stream(self.step, self.config.steps):
+                recent.append(self._train_step(batch.to(self.device)))
+                bar.update()
+                now = time.monotonic()
+                if len(recent) == 50:
+                    loss = (
+                        torch.stack(recent).mean().item()
+                    )  # waits for the device once in 50 steps
+                    recent.clear()
+                    bar.set_postfix(loss=f"{loss:.4f}", samples=self.samples)
+                    self._log(step=self.step, samples=self.samples, loss=loss, seconds=now - start)
+                if now - saved > save_every:
+                    self.save()
+                    saved = now
+                if now - start > max_seconds:
+                    break
+        finally:
+            bar.close()
+            self.save()
+
+    def save(self) -> None:
+        """Write the state and, where there is a validation set, its losses to the log."""
+        tensors = {f"model.{k}": v for k, v in self.network.named_parameters()}
+        tensors |= {f"average.{k}": v for k, v in self.average.items()}
+        for k, optimizer in enumerate(self.optimizers):
+            tensors |= pack_optimizer(f"optimizer{k}", optimizer)
+        meta = {"step": self.step, "samples": self.samples, "skipped": self.skipped}
+        save_state(self.folder / "state", tensors, meta)
+        for path, losses in zip(self.config.validation, self.validate(), strict=True):
+            self._log(
+                step=self.step, samples=self.samples, validation=Path(path).stem, losses=losses
+            )
+
+    @torch.no_grad()
+    def validate(self) -> list[dict[str, float]]:
+        """Loss of the averaged weights by noise level (keys: σ in Å), one dict a validation set."""
+        own = {k: v.detach().clone() for k, v in self.network.named_parameters()}
+        self._load(self.average)
+        results = []
+        for batches in self._validation:
+            sums: dict[str, list[torch.Tensor]] = {}
+            for sigma, batch in batches:
+                sums.setdefault(f"{sigma:g}", []).append(
+                    self._batch_loss(batch.to(self.device), self._field_loss)
+                )
+            results.append({k: torch.cat(v).mean().item() for k, v in sums.items()})
+        self._load(own)
+        return results
+
+    def _train_step(self, batch: TrainingBatch) -> torch.Tensor:
+        rate = self.config.rate(self.step)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["peak"]
+            optimizer.zero_grad(set_to_none=True)
+        loss = self._batch_loss(batch, self._loss).mean()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        if torch.isfinite(norm):
+            for optimizer in self.optimizers:
+                optimizer.step()
+        else:
+            self.skipped += 1
+        self.step += 1
+        self.samples += len(batch.graphs)
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        names, values = zip(*self.network.named_parameters(), strict=True)
+        torch._foreach_lerp_(
+            [self.average[k] for k in names], [v.detach() for v in values], 1.0 - decay
+        )
+        return loss.detach()
+
+    def _batch_loss(self, batch: TrainingBatch, field_loss: FieldLoss) -> torch.Tensor:
+        # The superposition stays outside the compiled part: a 3 × 3 SVD gains nothing there.
+        x, clean = noisy_pair(batch.graphs, batch.clean, batch.noise, batch.sigma)
+        return field_loss(batch.graphs, x, clean, batch.sigma)
+
+    def _field_loss(
+        self, graphs: MolBatch, x: torch.Tensor, clean: torch.Tensor, sigma: torch.Tensor
+    ) -> torch.Tensor:
+        base, scale, x_in = precondition(graphs, x, sigma)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            predicted = self.network(graphs, x_in, base, scale, sigma)
+        target = (clean - base) / scale.view(-1, 1, 1)
+        error = (center(predicted.float(), graphs.mask) - target).square().sum((1, 2))
+        return error / (3.0 * graphs.n_atoms)
+
+    def _restore(self) -> None:
+        stored = load_state(self.folder / "state")
+        if stored is None:
+            return
+        tensors, meta = stored
+        self._load({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        for k in self.average:
+            self.average[k].copy_(tensors[f"average.{k}"])
+        for k, optimizer in enumerate(self.optimizers):
+            unpack_optimizer(f"optimizer{k}", optimizer, tensors)
+        self.step, self.samples, self.skipped = meta["step"], meta["samples"], meta["skipped"]
+
+    @torch.no_grad()
+    def _load(self, values: dict[str, torch.Tensor]) -> None:
+        for name, parameter in self.network.named_parameters():
+            parameter.copy_(values[name])
+
+    def _log(self, **entry: object) -> None:
+        with (self.folder / "log.jsonl").open("a") as stream:
+            stream.write(json.dumps(entry) + "\n")
+
+
+def _optimizers(network: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """Muon for hidden matrices (orthogonalised momentum), AdamW for everything else."""
+    matrices, others = [], []
+    for name, parameter in network.named_parameters():
+        hidden = parameter.ndim == 2 and min(parameter.shape) >= 16 and name.startswith("layers")
+        (matrices if hidden else others).append(parameter)
+    groups: Sequence[torch.optim.Optimizer] = [
+        torch.optim.Muon(
+            matrices, lr=config.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(
+            others, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, foreach=True
+        ),
+    ]
+    for optimizer in groups:
+        for group in optimizer.param_groups:
+            group["peak"] = config.learning_rate
+    return list(groups)
+
+
+def _validation_batches(
+    shard: Shard, config: TrainConfig, molecules: int = 48
+) -> list[tuple[float, TrainingBatch]]:
+    """The same molecules and noise at every call: the first conformers of a spread of molecules."""
+    chosen = [
+        k
+        for k in range(0, len(shard), max(1, len(shard) // molecules))
+        if shard.n_atoms[k] <= config.max_atoms
+    ]
+    generator = torch.Generator().manual_seed(1)
+    batches = []
+    for part in (chosen[k : k + 16] for k in range(0, len(chosen), 16)):
+        graphs = MolBatch.collate([shard.graph(k) for k in part])
+        clean = torch.zeros(*graphs.mask.shape, 3)
+        for row, k in enumerate(part):
+            clean[row, : shard.n_atoms[k]] = torch.from_numpy(shard.conformer(k, 0))
+        for sigma in VALIDATION_SIGMAS:
+            noise = torch.randn(clean.shape, generator=generator)
+            levels = torch.full((len(part),), sigma)
+            batches.append((sigma, TrainingBatch(graphs, clean, noise, levels)))
+    return batches
