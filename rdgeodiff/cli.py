@@ -83,8 +83,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
         print(report.to_markdown())
         if args.out:
             settings = {"seed": args.seed, "threads": args.threads, **options}
-            data = {"rdgeodiff": version(), "settings": settings}
-            data["archives"] = [r.to_dict() for r in reports]
+            archives = [r.to_dict() for r in reports]
+            data = {"rdgeodiff": version(), "settings": settings, "archives": archives}
             Path(args.out).write_text(json.dumps(data, indent=1) + "\n")
         if report.interrupted:
             return INTERRUPTED

@@ -149,6 +149,6 @@ def _embed_chunk(
     told = {"rdgeodiff_model": str(options.get("model", "default")), "rdgeodiff_seed": str(seed)}
     for record in chunk:
         result = results.get(record.row)
-        if result is not None and result.conf_ids:
+        if record.mol is not None and result is not None and result.conf_ids:
             writer.write(record.mol, list(result.conf_ids), record.name, told)
         tally.add(record, result)

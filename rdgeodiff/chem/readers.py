@@ -87,33 +87,43 @@ class ConformerWriter:
     """Writes one SDF record per conformer; use as a context manager.
 
     Args:
-        path: .sdf or .sdf.gz; an existing file is replaced.
+        path: .sdf or .sdf.gz; an existing file is replaced when the first molecule is written, or
+            at the end, so that a call that fails at once leaves it alone.
 
     Raises:
         ReaderError: another ending.
-        OSError: the file cannot be written.
+        OSError: no such folder, or the file cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        path = Path(path)
-        if _kind(path) is not _SDF:
+        self._path = Path(path)
+        if _kind(self._path) is not _SDF:
             raise ReaderError(f"{path}: conformers are written as .sdf or .sdf.gz")
-        self._stream = _open(path, "w")
-        self._writer = Chem.SDWriter(self._stream)
+        if not self._path.parent.is_dir():
+            raise FileNotFoundError(f"{path}: there is no folder {self._path.parent}")
+        self._stream: TextIO | None = None
+        self._writer: Chem.SDWriter | None = None
 
     def write(
         self, mol: Chem.Mol, conf_ids: Sequence[int], name: str, properties: Mapping[str, str]
     ) -> None:
         """Write the named conformers of `mol`, which keeps its own properties unchanged."""
+        writer = self._opened()
         copy = Chem.Mol(mol)
         copy.SetProp("_Name", name)
         for key, value in properties.items():
             copy.SetProp(key, value)
         for conf_id in conf_ids:
             copy.SetIntProp("rdgeodiff_conformer", conf_id)
-            self._writer.write(copy, confId=conf_id)
+            writer.write(copy, confId=conf_id)
         # A run that is stopped keeps the molecules finished so far.
-        self._writer.flush()
+        writer.flush()
+
+    def _opened(self) -> Chem.SDWriter:
+        if self._writer is None:
+            self._stream = _open(self._path, "w")
+            self._writer = Chem.SDWriter(self._stream)
+        return self._writer
 
     def __enter__(self) -> ConformerWriter:
         return self
@@ -124,8 +134,11 @@ class ConformerWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._writer.close()
-        self._stream.close()
+        if error is None:
+            self._opened()
+        if self._writer is not None and self._stream is not None:
+            self._writer.close()
+            self._stream.close()
 
 
 def _kind(path: Path) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ once, here.
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,17 +49,12 @@ def read_archive(
     """Molecules of an archive, in order.
 
     Raises:
-        ArchiveError: counts that contradict each other or a SMILES that does not parse; names the
-            molecule's index.
+        ArchiveError: not an archive, counts that contradict each other, or a SMILES that does not
+            parse; names the molecule's index.
     """
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        atoms = arrays["n_atoms"].astype(np.int64)
-        confs = arrays["n_confs"].astype(np.int64)
-        smiles_of, coords = arrays["smiles"], arrays["coords"]
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ArchiveError(f"{path}: not an archive of conformers ({error})") from error
+    arrays = _load(path)
+    atoms = arrays["n_atoms"].astype(np.int64)
+    confs = arrays["n_confs"].astype(np.int64)
     rows = np.concatenate([[0], np.cumsum(atoms * confs)])
     energy_rows = np.concatenate([[0], np.cumsum(confs)])
     if rows[-1] != len(arrays["coords"]):
@@ -83,10 +80,22 @@ def featurize_archive(
     source: str | os.PathLike[str], target: str | os.PathLike[str], *, progress: bool = True
 ) -> int:
     """Write the shard `target` of the archive `source`; returns the number of molecules."""
-    with np.load(source, allow_pickle=False) as stored:
-        total = len(stored["n_atoms"])
+    total = len(_load(source)["n_atoms"])
     molecules = tqdm(
         read_archive(source), total=total, desc=Path(source).stem, unit="mol", disable=not progress
     )
     references = (Reference(featurize(m.mol), m.positions) for m in molecules)
     return write_shard(target, references)
+
+
+def _load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ArchiveError(f"{path}: not an archive of conformers ({error})") from error
+    missing = {"smiles", "n_atoms", "n_confs", "coords"} - arrays.keys()
+    if missing:
+        names = ", ".join(sorted(missing))
+        raise ArchiveError(f"{path}: not an archive of conformers (no {names})")
+    return arrays

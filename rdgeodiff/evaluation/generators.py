@@ -105,7 +105,8 @@ class EtkdgGenerator:
 
     Args:
         minimize: run MMFF94s.
-        seed: `randomSeed` of every molecule.
+        seed: of every molecule; `randomSeed` is seed + 1, because RDKit multiplies it by the number
+            of the conformer and makes n times the same conformer of 0. -1 stays -1 (no seed).
         threads: `numThreads`.
         timeout: s per molecule, 0 for none.
     """
@@ -115,10 +116,11 @@ class EtkdgGenerator:
     ) -> None:
         self.name = "etkdg+mmff" if minimize else "etkdg"
         self._minimize, self._threads = minimize, threads
-        self._parameters = rdDistGeom.ETKDGv3()
-        self._parameters.randomSeed = seed
-        self._parameters.numThreads = threads
-        self._parameters.timeout = timeout
+        parameters: Any = rdDistGeom.ETKDGv3()
+        settings = {"randomSeed": seed + 1 if seed >= 0 else -1, "numThreads": threads}
+        for name, value in {**settings, "timeout": timeout}.items():
+            setattr(parameters, name, value)
+        self._parameters = parameters
 
     def __call__(self, mols: Sequence[Chem.Mol], counts: Sequence[int]) -> Iterator[Generated]:
         for mol, count in zip(mols, counts, strict=True):

@@ -27,8 +27,8 @@ class GeometryDeviation:
 def right_stereo(mol: Chem.Mol, positions: np.ndarray) -> np.ndarray:
     """Bool (K,): conformers (K, N, 3) with every specified centre and double bond as demanded."""
     tables = stereo_tables(mol)
-    wrong = wrong_centers(positions, tables).any(-1) | wrong_double_bonds(positions, tables).any(-1)
-    return ~wrong
+    centers, bonds = wrong_centers(positions, tables), wrong_double_bonds(positions, tables)
+    return np.asarray(~(centers.any(-1) | bonds.any(-1)))
 
 
 def geometry_deviation(
