@@ -109,22 +109,20 @@ class Pipeline:
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
-                results = self._shrink(batch)
-                if results is None:
+                if len(batch) > 1:
+                    self._shrink(batch)
                     continue
+                results = [FailureCause.OUT_OF_MEMORY]
             for request, result in zip(batch, results, strict=True):
                 on_result(request, result)
             start += len(batch)
 
-    def _shrink(self, batch: list[SampleRequest]) -> list[Result] | None:
-        """Halve the budget after an out-of-memory error; give up on a batch of one."""
+    def _shrink(self, batch: list[SampleRequest]) -> None:
+        """Halve the budget after an out-of-memory error, for the rest of this pipeline's life."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if len(batch) == 1:
-            return [FailureCause.OUT_OF_MEMORY]
         self._pairs = max(1, batch[0].graph.n_atoms ** 2 * (len(batch) // 2))
         logger.warning("out of memory with %d samples; going on with half as many", len(batch))
-        return None
 
     def _run(
         self, requests: list[SampleRequest], guided: bool, deadline: float | None
@@ -150,7 +148,7 @@ class Pipeline:
             denoiser = bind(self._model.network, graphs)
             if guided:
                 denoiser = guide_stereo(denoiser, graphs)
-            start = float(self.sigmas[0]) * noise(-1)
+            start = self.sigmas[0] * noise(-1)
             x = self._sampler(denoiser, start, self.sigmas, noise=noise, callback=watch)
         positions = x.cpu().double().numpy()
         finite = np.isfinite(positions).all((1, 2))
@@ -165,12 +163,12 @@ def _stream(request: SampleRequest) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
-def _noise_levels(model: Model, sampler: str, steps: int) -> np.ndarray:
+def _noise_levels(model: Model, sampler: str, steps: int) -> list[float]:
     count = steps or model.sampling.steps
     if sampler == "ancestral":
-        return Schedule().subset(count)
+        return Schedule().subset(count).tolist()
     s = model.sampling
-    return karras_sigmas(count, s.sigma_min, s.sigma_max, s.rho)
+    return karras_sigmas(count, s.sigma_min, s.sigma_max, s.rho).tolist()
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

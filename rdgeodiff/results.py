@@ -22,6 +22,7 @@ class FailureCause(StrEnum):
     DOUBLE_BOND_STEREO = "DOUBLE_BOND_STEREO"
     BOND_LENGTH = "BOND_LENGTH"
     BOND_ANGLE = "BOND_ANGLE"
+    FLATNESS = "FLATNESS"
     CLASH = "CLASH"
     # The machine or the clock said no.
     EXCEEDED_TIMEOUT = "EXCEEDED_TIMEOUT"

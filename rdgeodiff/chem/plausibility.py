@@ -1,4 +1,4 @@
-"""Is a finished conformer plausible? Bond lengths, angles and contacts, nothing else.
+"""Is a finished conformer plausible? Bond lengths, angles, flat groups and contacts.
 
 The limits are wide on purpose. They tell a broken structure from a whole one, as PoseBusters does,
 and leave quality to the model: no reference conformer the model was validated on is refused.
@@ -20,6 +20,8 @@ CONTACT = 0.62
 CONTACT_HEAVY = 0.70  # two heavy atoms more than four bonds apart
 CONTACT_THREE_BONDS = 0.60
 CONTACT_POLAR_HYDROGEN = 0.50  # H with N, O, F, P, S or a halogen: hydrogen bonds are short
+FLATNESS = 0.25  # Å an atom of an aromatic ring may lie off the ring's plane
+PYRAMIDALITY = 0.35  # Å a trigonal carbon may lie off the plane of its neighbours
 CONTACT_CHALCOGEN = 0.55  # S with N, O, F, S or Cl: lone pairs reach into its σ-hole
 
 _ACCEPTORS = (7, 8, 9, 15, 16, 17, 35, 53)
@@ -32,6 +34,7 @@ class Fault(StrEnum):
     NONFINITE = "NONFINITE"
     BOND_LENGTH = "BOND_LENGTH"
     BOND_ANGLE = "BOND_ANGLE"
+    FLATNESS = "FLATNESS"
     CLASH = "CLASH"
 
 
@@ -72,6 +75,8 @@ class Plausibility:
         share[apart == 3] = CONTACT_THREE_BONDS
         far = apart > 2
         self._low[far] = (share * contact)[far]
+        self._rings = _aromatic_rings(mol)
+        self._trigonal = _trigonal_carbons(mol)
         self._kinds = ((Fault.BOND_LENGTH, bonds), (Fault.BOND_ANGLE, angles), (Fault.CLASH, far))
 
     def cause(self, positions: np.ndarray) -> Fault | None:
@@ -89,13 +94,51 @@ class Plausibility:
             wrong = (distances < self._low) | (distances > self._high)
             if wrong.any():
                 found[k] = next(fault for fault, pairs in self._kinds if (wrong & pairs).any())
+            elif self._is_bent(conformer):
+                found[k] = Fault.FLATNESS
         return found
+
+    def _is_bent(self, conformer: np.ndarray) -> bool:
+        for ring in self._rings:
+            points = conformer[ring] - conformer[ring].mean(0)
+            normal = np.linalg.svd(points)[2][2]
+            if np.abs(points @ normal).max() > FLATNESS:
+                return True
+        if not len(self._trigonal):
+            return False
+        center, a, b, c = (conformer[self._trigonal[:, k]] for k in range(4))
+        normals = np.cross(b - a, c - a)
+        heights = np.abs(((center - a) * normals).sum(-1))
+        return bool((heights > PYRAMIDALITY * np.linalg.norm(normals, axis=-1)).any())
 
     def _limit(
         self, pairs: np.ndarray, lower: np.ndarray, upper: np.ndarray, tolerance: float
     ) -> None:
         self._low[pairs] = lower[pairs] * (1.0 - tolerance)
         self._high[pairs] = upper[pairs] * (1.0 + tolerance)
+
+
+def _aromatic_rings(mol: Chem.Mol) -> list[list[int]]:
+    """Aromatic rings of five and six atoms."""
+    return [
+        list(ring)
+        for ring in mol.GetRingInfo().AtomRings()
+        if len(ring) in (5, 6) and all(mol.GetAtomWithIdx(k).GetIsAromatic() for k in ring)
+    ]
+
+
+def _trigonal_carbons(mol: Chem.Mol) -> np.ndarray:
+    """(T, 4) indices of sp² carbons and their three neighbours."""
+    rows = [
+        [atom.GetIdx(), *(n.GetIdx() for n in atom.GetNeighbors())]
+        for atom in mol.GetAtoms()
+        if atom.GetAtomicNum() == 6
+        and atom.GetDegree() == 3
+        and atom.GetHybridization() == Chem.HybridizationType.SP2
+        and atom.GetNumRadicalElectrons() == 0
+        and atom.GetFormalCharge() == 0
+    ]
+    return np.array(rows, int).reshape(-1, 4)
 
 
 def _between(

@@ -185,6 +185,6 @@ def write_shard(path: str | os.PathLike[str], references: Iterable[Reference]) -
         raise ShardError(f"{path}: no molecules to write")
     temporary = path.with_suffix(".partial.npz")
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
-    np.savez_compressed(temporary, format=np.int64(FORMAT), **joined)
+    np.savez_compressed(temporary, allow_pickle=False, format=np.int64(FORMAT), **joined)
     os.replace(temporary, path)
     return count

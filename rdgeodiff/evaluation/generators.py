@@ -47,9 +47,7 @@ class Generator(Protocol):
 
     name: str
 
-    def __call__(
-        self, mols: Sequence[Chem.Mol], counts: Sequence[int]
-    ) -> Iterator[Generated]: ...
+    def __call__(self, mols: Sequence[Chem.Mol], counts: Sequence[int]) -> Iterator[Generated]: ...
 
 
 class DiffusionGenerator:

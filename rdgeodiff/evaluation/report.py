@@ -180,9 +180,7 @@ def evaluate_archive(
     try:
         # All methods take their turn on each molecule, so that a stopped run still compares them.
         for reference in tqdm(chosen, desc=Path(path).stem, unit="mol", disable=not progress):
-            rows.append(
-                [score_molecule(reference, next(g), levels, posebusters) for g in running]
-            )
+            rows.append([score_molecule(reference, next(g), levels, posebusters) for g in running])
     except KeyboardInterrupt:
         interrupted = True
         logger.warning("interrupted after %d of %d molecules", len(rows), len(chosen))

@@ -59,9 +59,7 @@ def posebusters_passes(mol: Chem.Mol, positions: np.ndarray) -> int:
     try:
         from posebusters import PoseBusters
     except ImportError as error:
-        raise ImportError(
-            "PoseBusters is not installed: pip install 'rdgeodiff[eval]'"
-        ) from error
+        raise ImportError("PoseBusters is not installed: pip install 'rdgeodiff[eval]'") from error
     if not len(positions):
         return 0
     with rdBase.BlockLogs():
@@ -87,9 +85,7 @@ def _angles(mol: Chem.Mol) -> np.ndarray:
     triples = []
     for atom in mol.GetAtoms():
         around = sorted(n.GetIdx() for n in atom.GetNeighbors())
-        triples += [
-            (i, atom.GetIdx(), j) for k, i in enumerate(around) for j in around[k + 1 :]
-        ]
+        triples += [(i, atom.GetIdx(), j) for k, i in enumerate(around) for j in around[k + 1 :]]
     return np.array(triples, int).reshape(-1, 3)
 
 

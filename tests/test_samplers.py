@@ -1,0 +1,292 @@
+"""Samplers against denoisers whose answer is known exactly."""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+import numpy as np
+import pytest
+import torch
+from helpers import embedded, positions_of
+
+from rdgeodiff.checkpoint import Sampling
+from rdgeodiff.diffusion.samplers import SAMPLERS, ancestral
+from rdgeodiff.diffusion.schedule import Schedule, karras_sigmas
+from rdgeodiff.geometry import align, random_rotations
+
+NAMES = sorted(SAMPLERS)
+DETERMINISTIC = ("dpm_solver_pp_2m", "heun")
+STOCHASTIC = ("ancestral", "dpm_solver_pp_2m_sde")
+DEFAULTS = Sampling()
+
+
+def _default_levels(name: str) -> np.ndarray:
+    if name == "ancestral":
+        return Schedule().subset(DEFAULTS.steps)
+    return karras_sigmas(DEFAULTS.steps, DEFAULTS.sigma_min, DEFAULTS.sigma_max, DEFAULTS.rho)
+
+
+def _noise(shape: tuple[int, ...], seed: int = 0, centred: bool = True):
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(step: int) -> torch.Tensor:
+        drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return drawn - drawn.mean(1, keepdim=True) if centred else drawn
+
+    return noise
+
+
+@pytest.fixture(scope="module")
+def target() -> torch.Tensor:
+    """Four conformers of one molecule, centred."""
+    x = torch.from_numpy(positions_of(embedded("CC(=O)Oc1ccccc1", 4)))
+    return x - x.mean(1, keepdim=True)
+
+
+def test_names_and_signatures():
+    assert {"ancestral", "heun", "dpm_solver_pp_2m"} <= set(SAMPLERS)
+    assert set(NAMES) == set(DETERMINISTIC) | set(STOCHASTIC), "tell the new sampler's kind above"
+    assert DEFAULTS.sampler in SAMPLERS
+    for sampler in SAMPLERS.values():
+        assert list(inspect.signature(sampler).parameters) == [
+            "denoiser", "x", "sigmas", "noise", "callback",
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("steps", [1, 2, 10, 25])
+def test_lands_on_the_known_structure(name, steps, target):
+    levels = karras_sigmas(steps, 0.01, 12.17)
+    noise = _noise(target.shape)
+    start = levels[0] * noise(-1)
+    fixed = SAMPLERS[name](lambda x, s: target, start, levels, noise=noise)
+    assert (fixed - target).norm(dim=-1).max() < 0.01
+
+    turned = SAMPLERS[name](lambda x, s: align(target, x), start, levels, noise=noise)
+    assert (align(turned, target) - target).norm(dim=-1).max() < 0.01
+
+
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_deterministic_path_is_the_exact_solution(name, target):
+    """With D = target the flow is x(σ) = target + (σ/σ₀)(x₀ − target), a straight line."""
+    levels = karras_sigmas(12, 0.01, 12.17)
+    start = levels[0] * _noise(target.shape)(-1)
+    visited = []
+
+    def refuse(step: int) -> torch.Tensor:
+        raise AssertionError("a deterministic sampler needs no noise")
+
+    SAMPLERS[name](
+        lambda x, s: target,
+        start,
+        levels,
+        noise=refuse,
+        callback=lambda step, sigma, x, denoised: visited.append((sigma, x)),
+    )
+    for sigma, x in visited:
+        exact = target + sigma / levels[0] * (start - target)
+        assert (x - exact).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_noise_level_is_kept_on_the_way(name):
+    """With D = 0 the state at level σ must have variance σ², whatever the steps before."""
+    levels = karras_sigmas(15, 0.01, 12.17)
+    noise = _noise((2000, 5, 3), centred=False)
+    visited = []
+    SAMPLERS[name](
+        lambda x, s: torch.zeros_like(x),
+        levels[0] * noise(-1),
+        levels,
+        noise=noise,
+        callback=lambda step, sigma, x, denoised: visited.append((sigma, x.std().item())),
+    )
+    assert len(visited) == 15
+    for sigma, spread in visited:
+        assert spread == pytest.approx(sigma, rel=0.02)
+
+
+GAUSSIAN_STEPS = {
+    # Exact in the limit of many steps; the paper's kernel needs most of them.
+    "ancestral": Schedule().subset(1000),
+    "heun": karras_sigmas(25, 0.01, 12.17),
+    "dpm_solver_pp_2m": karras_sigmas(25, 0.01, 12.17),
+    "dpm_solver_pp_2m_sde": karras_sigmas(100, 0.01, 12.17),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gaussian_target_has_the_right_moments(name):
+    """For N(μ, s²) the exact denoiser is D = (s² x + σ² μ)/(s² + σ²)."""
+    mean = torch.tensor([[0.5, -1.0, 2.0], [-2.0, 0.0, 1.0]], dtype=torch.float64)
+    spread = 0.7
+    levels = GAUSSIAN_STEPS[name]
+    noise = _noise((4000, 2, 3), seed=4, centred=False)
+
+    def exact(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        variance = sigma.view(-1, 1, 1) ** 2
+        return (spread**2 * x + variance * mean) / (spread**2 + variance)
+
+    start = mean + math.hypot(levels[0], spread) * noise(-1)
+    found = SAMPLERS[name](exact, start, levels, noise=noise)
+    # Standard errors: 0.7/√4000 = 0.011 of a mean, 0.7/√8000/√6 = 0.003 of the pooled spread.
+    assert (found.mean(0) - mean).abs().max() < 0.045
+    assert (found - mean).square().mean().sqrt().item() == pytest.approx(spread, rel=0.03)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_point_target_is_shared_evenly(name):
+    """Two structures ±μ: each sample must end at one of them, half of the samples at either."""
+    mean = torch.tensor([[1.0, 0.5, -0.5], [-1.0, -0.5, 0.5]], dtype=torch.float64)
+    levels = GAUSSIAN_STEPS[name]
+    noise = _noise((2000, 2, 3), seed=5, centred=False)
+
+    def exact(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        projection = (x * mean).sum((1, 2), keepdim=True) / sigma.view(-1, 1, 1) ** 2
+        return torch.tanh(projection) * mean
+
+    found = SAMPLERS[name](exact, levels[0] * noise(-1), levels, noise=noise)
+    side = (found * mean).sum((1, 2)).sign().view(-1, 1, 1)
+    assert (found - side * mean).abs().amax((1, 2)).median() < 0.01
+    assert abs((side > 0).double().mean().item() - 0.5) < 0.045  # four standard errors
+
+
+def test_ancestral_step_is_the_papers_kernel():
+    """One step in x equals the DDPM posterior in C = √ᾱ x, from β alone."""
+    schedule = Schedule()
+    beta, alpha_bar, sigma = schedule.betas, schedule.alpha_bars, schedule.sigmas
+    generator = torch.Generator().manual_seed(0)
+    for t in (1, 10, 477, 2000, 4000, 4999):
+        x0, xt, z = (
+            torch.randn(2, 5, 3, generator=generator, dtype=torch.float64) for _ in range(3)
+        )
+        xt = x0 + sigma[t] * xt
+        states = []
+        ancestral(
+            lambda x, s, x0=x0: x0,
+            xt,
+            [sigma[t], sigma[t - 1], 0.0],
+            noise=lambda step, z=z: z,
+            callback=lambda step, level, x, denoised, states=states: states.append(x),
+        )
+        ct = math.sqrt(alpha_bar[t]) * xt
+        mean = (
+            math.sqrt(alpha_bar[t - 1]) * beta[t] / (1 - alpha_bar[t]) * x0
+            + math.sqrt(1 - beta[t]) * (1 - alpha_bar[t - 1]) / (1 - alpha_bar[t]) * ct
+        )
+        variance = (1 - alpha_bar[t - 1]) / (1 - alpha_bar[t]) * beta[t]
+        expected = mean + math.sqrt(variance) * z
+        assert torch.allclose(math.sqrt(alpha_bar[t - 1]) * states[1], expected, rtol=0, atol=1e-9)
+
+
+def test_ancestral_over_all_steps(target):
+    """The paper's own sampling, T = 5000: follows the forward process, lands on the structure."""
+    levels = Schedule().subset()
+    noise = _noise(target[:1].shape)
+    ratio = {}
+
+    def watch(step: int, sigma: float, x: torch.Tensor, denoised: torch.Tensor) -> None:
+        if step % 500 == 0:
+            ratio[step] = ((x - target[:1]).square().mean().sqrt() / sigma).item()
+
+    found = ancestral(
+        lambda x, s: target[:1],
+        target[:1] + levels[0] * noise(-1),
+        levels,
+        noise=noise,
+        callback=watch,
+    )
+    assert (found - target[:1]).abs().max() < 0.01
+    assert len(ratio) == 10
+    assert all(0.6 < r < 1.4 for r in ratio.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_calls_and_callbacks(name, target):
+    levels = _default_levels(name)
+    calls, seen = [], []
+
+    def counted(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        assert sigma.shape == (len(x),)
+        calls.append(sigma[0].item())
+        return target
+
+    noise = _noise(target.shape)
+    SAMPLERS[name](
+        counted,
+        levels[0] * noise(-1),
+        levels,
+        noise=noise,
+        callback=lambda step, sigma, x, denoised: seen.append((step, sigma, x.shape, denoised)),
+    )
+    assert [s for s, *_ in seen] == list(range(len(levels) - 1))
+    assert [s for _, s, *_ in seen] == pytest.approx(levels[:-1])
+    assert all(shape == target.shape and d is target for _, _, shape, d in seen)
+    assert all(s > 0 for s in calls)
+    expected = 2 * DEFAULTS.steps - 1 if name == "heun" else DEFAULTS.steps
+    assert len(calls) == expected
+
+
+def test_default_stays_within_25_network_calls(target):
+    calls = []
+    levels = _default_levels(DEFAULTS.sampler)
+    noise = _noise(target.shape)
+    SAMPLERS[DEFAULTS.sampler](
+        lambda x, s: calls.append(1) or target, levels[0] * noise(-1), levels, noise=noise
+    )
+    assert len(calls) <= 25
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_raising_callback_stops_the_sampler(name, target):
+    calls = []
+
+    def stop(step: int, *_: object) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        SAMPLERS[name](
+            lambda x, s: calls.append(1) or target,
+            target,
+            karras_sigmas(10),
+            noise=_noise(target.shape),
+            callback=stop,
+        )
+    assert len(calls) <= 7
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_samplers_turn_with_their_input(name, target):
+    turn = random_rotations(len(target), torch.Generator().manual_seed(0)).double()
+    levels = karras_sigmas(8)
+    noise = _noise(target.shape)
+    start = levels[0] * noise(-1)
+    steps = [noise(k) for k in range(8)]
+
+    def denoiser(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return x * (x.square().sum((1, 2), keepdim=True) + 1.0).rsqrt()
+
+    plain = SAMPLERS[name](denoiser, start, levels, noise=lambda k: steps[k])
+    turned = SAMPLERS[name](denoiser, start @ turn.mT, levels, noise=lambda k: steps[k] @ turn.mT)
+    assert (turned - plain @ turn.mT).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "levels", [[], [1.0], [0.0], [1.0, 0.5], [1.0, 2.0, 0.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
+)
+def test_grids_that_do_not_descend_to_zero_are_refused(name, levels, target):
+    with pytest.raises(ValueError, match="decrease"):
+        SAMPLERS[name](lambda x, s: target, target, levels, noise=_noise(target.shape))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_input_is_not_changed(name, target):
+    start = 12.17 * _noise(target.shape)(-1)
+    kept = start.clone()
+    SAMPLERS[name](
+        lambda x, s: target, start, karras_sigmas(5, 0.01, 12.17), noise=_noise(target.shape)
+    )
+    assert torch.equal(start, kept)
