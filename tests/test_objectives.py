@@ -8,7 +8,7 @@ from helpers import batch_of, embedded, largest_difference, noisy, positions_of,
 
 from rdgeodiff.diffusion.denoiser import denoise, sigma_data
 from rdgeodiff.diffusion.objectives import aligned_loss, draw_sigmas, noisy_pair
-from rdgeodiff.geometry import center, random_rotations
+from rdgeodiff.geometry import align, center, random_rotations
 
 SMILES = ("CC(=O)Oc1ccccc1", "C[C@H](F)Cl", "O")
 
@@ -83,6 +83,8 @@ def test_target_is_superposed_on_the_noisy_structure():
         )
         assert (aligned[k, n:] == 0).all()
         assert (x[k, n:] == 0).all()
+    assert largest_difference(align(aligned, x), aligned) < 1e-3  # no turn brings it closer
+    assert largest_difference(aligned[2], clean[2]) > 0.1  # and at much noise it did turn
     # At little noise nothing turns.
     small = torch.full((3,), 1e-4)
     assert largest_difference(noisy_pair(batch, clean, noise, small)[1], clean) < 1e-3

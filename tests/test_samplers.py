@@ -89,6 +89,53 @@ def test_deterministic_path_is_the_exact_solution(name, target):
         assert (x - exact).abs().max() < 1e-9
 
 
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_second_order_on_an_uneven_grid(name):
+    """Half the step, a quarter of the error, also where long and short steps alternate."""
+
+    def denoiser(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(sigma.log()).view(-1, 1, 1) + 0.5 * torch.sin(x)
+
+    def arrive(steps: int) -> float:
+        # ln σ from ln 5 to ln 0.2; every second step is three times as long.
+        widths = np.tile([1.0, 3.0], steps // 2)
+        path = np.append(0.0, np.cumsum(widths) / widths.sum())
+        levels = np.append(5.0 * (0.2 / 5.0) ** path, 0.0)
+        states: list[float] = []
+        start = torch.full((1, 1, 3), 4.0, dtype=torch.float64)
+        SAMPLERS[name](
+            denoiser,
+            start,
+            levels,
+            noise=lambda step: start,
+            callback=lambda step, sigma, x, denoised: states.append(x[0, 0, 0].item()),
+        )
+        return states[-1]
+
+    exact = arrive(4096)
+    errors = [abs(arrive(n) - exact) for n in (32, 64, 128)]
+    assert 3.0 < errors[0] / errors[1] < 5.5
+    assert 3.0 < errors[1] / errors[2] < 5.5
+
+
+@pytest.mark.parametrize("width", [0.3, 1.0, 3.0])
+def test_multistep_extrapolates_to_the_middle_of_the_step(width):
+    """Where D is linear in λ = −ln σ, the second step must use its value at λ + h/2."""
+    lambdas = np.array([-1.0, 0.0, width])
+    states: list[float] = []
+    start = torch.full((1, 1, 3), 4.0, dtype=torch.float64)
+    SAMPLERS["dpm_solver_pp_2m"](
+        lambda x, sigma: (2.0 - 0.7 * sigma.log()).view(-1, 1, 1).expand_as(x),
+        start,
+        np.append(np.exp(-lambdas), 0.0),
+        noise=lambda step: start,
+        callback=lambda step, sigma, x, denoised: states.append(x[0, 0, 0].item()),
+    )
+    shrink = math.exp(-width)
+    middle = 2.0 + 0.7 * width / 2
+    assert states[2] == pytest.approx(shrink * states[1] + (1 - shrink) * middle)
+
+
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_noise_level_is_kept_on_the_way(name):
     """With D = 0 the state at level σ must have variance σ², whatever the steps before."""

@@ -17,6 +17,7 @@ from rdgeodiff.graph import MolBatch
 HIGHEST_SIGMA = 3.0  # Å; above it the prediction is a blur without handedness
 LOWEST_SIGMA = 0.05  # Å; below it too little noise is left to repair bonds
 _ROUNDS = 8
+_LONGEST = 0.6  # Å an atom may move for one centre in one round
 _ROOM = 0.35  # part of the volume spanned by perpendicular arms that is asked for
 
 
@@ -52,7 +53,9 @@ def mend_volumes(x: torch.Tensor, batch: MolBatch) -> torch.Tensor:
         gradient = volume_gradient(x, batch.centers) * batch.parities[..., None, None]
         size = gradient.square().sum((2, 3)).clamp(min=0.3)
         factor = torch.where(wrong, (wanted - volume) / size, torch.zeros_like(size))
-        move = (factor[..., None, None] * gradient).clamp(-0.6, 0.6)
+        move = factor[..., None, None] * gradient
+        # Shortened along its direction: clamping by coordinate would depend on orientation.
+        move = move * (_LONGEST / move.norm(dim=-1, keepdim=True).clamp(min=_LONGEST))
         index = batch.centers[..., 1:].flatten(1, 2).unsqueeze(-1).expand(-1, -1, 3)
         x = x.scatter_add(1, index, move.flatten(1, 2).to(x.dtype))
     return x

@@ -1,0 +1,83 @@
+"""The shipped model, end to end: what is written has the stereo that was asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+
+import numpy as np
+import pytest
+from rdkit import Chem
+from stereo_molecules import STEREO_SMILES
+
+from rdgeodiff import EmbedMoleculeDiffusion, EmbedMoleculesDiffusion
+from rdgeodiff.checkpoint import load_model
+from rdgeodiff.embed import _model
+from rdgeodiff.nn import neighbors
+
+CLUSTER = importlib.util.find_spec("torch_cluster") is not None
+
+
+def molecule(smiles: str) -> Chem.Mol:
+    return Chem.AddHs(Chem.MolFromSmiles(smiles))
+
+
+def perceived(mol: Chem.Mol, conf_id: int) -> str:
+    """Isomeric SMILES RDKit reads from the positions alone."""
+    copy = Chem.Mol(mol, confId=conf_id)
+    for atom in copy.GetAtoms():
+        atom.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
+    for bond in copy.GetBonds():
+        bond.SetStereo(Chem.BondStereo.STEREONONE)
+    Chem.AssignStereochemistryFrom3D(copy, conf_id, replaceExistingTags=True)
+    return Chem.MolToSmiles(Chem.RemoveHs(copy))
+
+
+@pytest.mark.parametrize("path", ["dense", "edges-cdist", "edges-cluster"])
+def test_every_written_conformer_has_the_specified_stereo(path, monkeypatch):
+    count = 3 if path == "dense" else 1
+    if path != "dense":
+        network = _model("default", "cpu").network
+        monkeypatch.setattr(network, "config", dataclasses.replace(network.config, dense_limit=0))
+    if path == "edges-cdist":
+        monkeypatch.setattr(neighbors, "_cluster_radius_graph", None)
+    if path == "edges-cluster" and not CLUSTER:
+        pytest.skip("torch-cluster is not installed")
+    assert len(STEREO_SMILES) >= 60
+    mols = [molecule(s) for s in STEREO_SMILES]
+    results = EmbedMoleculesDiffusion(mols, count, randomSeed=11)
+    for smiles, mol, result in zip(STEREO_SMILES, mols, results, strict=True):
+        assert len(result.conf_ids) == count, (smiles, result.failures)
+        for conf_id in result.conf_ids:
+            found = perceived(mol, conf_id)
+            assert found == Chem.CanonSmiles(smiles), (smiles, found, conf_id)
+
+
+def test_the_first_of_five_is_the_only_one_of_one():
+    one, five = molecule("CC(=O)Oc1ccccc1C(=O)O"), molecule("CC(=O)Oc1ccccc1C(=O)O")
+    assert EmbedMoleculeDiffusion(one, 1, randomSeed=3) == [0]
+    assert EmbedMoleculeDiffusion(five, 5, randomSeed=3) == [0, 1, 2, 3, 4]
+    single, first = (m.GetConformer(0).GetPositions() for m in (one, five))
+    assert np.abs(single - first).max() < 1e-3
+
+
+def test_unassigned_centres_come_out_with_both_hands():
+    mol = molecule("FC(Cl)Br")
+    ids = EmbedMoleculeDiffusion(mol, 16, randomSeed=5)
+    assert len({perceived(mol, i) for i in ids}) == 2
+
+
+def test_a_macrocycle_a_salt_and_a_large_molecule_are_delivered():
+    macrocycle = molecule("C[C@H]1CCCC(=O)CCC/C=C/c2cc(O)cc(O)c2C(=O)O1")
+    salt = molecule("[Na+].CC(=O)[O-]")
+    large = molecule("C" * 45)  # 137 atoms: takes the edge-list path by itself
+    results = EmbedMoleculesDiffusion([macrocycle, salt, large], 2, randomSeed=1)
+    assert [len(r.conf_ids) for r in results] == [2, 2, 2]
+    apart = salt.GetConformer(0).GetPositions()
+    assert np.linalg.norm(apart[1:] - apart[0], axis=1).min() > 2.5
+
+
+def test_one_denoiser_call_a_step_and_at_most_25():
+    sampling = load_model().sampling
+    assert sampling.sampler in ("dpm_solver_pp_2m", "dpm_solver_pp_2m_sde")
+    assert sampling.steps <= 25
