@@ -61,7 +61,7 @@ def test_reads_configuration_and_tensors(name):
     assert all(type(part) is dict for part in (config, config["model"], config["train"]))
     assert not [k for k in tensors if k.startswith(("model_global", "model_local"))]
     # Two tables, and one name for each tensor of the 106 entries.
-    assert len(tensors) == (PUBLIC["n_model_entries"] + 2) // 2 + 1
+    assert len(tensors) == 2 + (PUBLIC["n_model_entries"] - 2) // 2
     for value in tensors.values():
         assert type(value) is torch.Tensor and value.dtype == torch.float32
         assert value.device.type == "cpu" and value.is_contiguous()
@@ -144,7 +144,7 @@ def test_poisoned_pickle_is_refused_and_not_run(tmp_path):
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_every_other_name_is_refused(module, name, protocol, tmp_path):
     if protocol == 2:
-        program = f"\x80\x02c{module}\n{name}\n.".encode()
+        program = b"\x80\x02c" + f"{module}\n{name}\n.".encode()
     else:
         parts = [b"\x8c" + bytes([len(t)]) + t.encode() for t in (module, name)]
         program = b"\x80\x04" + parts[0] + parts[1] + b"\x93."
@@ -304,8 +304,7 @@ def test_weights_of_another_size_are_not_converted(tmp_path):
     path = rewritten(
         CHECKPOINT,
         tmp_path / "wrong.pt",
-        # num_convs_local: 2 → 3, in the items and in the attributes of the configuration.
-        lambda n, c: c.replace(b"num_convs_localq\x0bK\x02", b"num_convs_localq\x0bK\x03"),
+        lambda n, c: c.replace(b"num_convs_localq\x0cK\x02", b"num_convs_localq\x0cK\x03"),
     )
     assert convert_checkpoint(path)[0]["model"]["num_convs_local"] == 3
     with pytest.raises(CheckpointError, match=r"wrong\.pt: does not describe its tensors"):

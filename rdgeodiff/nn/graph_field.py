@@ -154,9 +154,12 @@ class GraphFieldLayer(nn.Module):
         g = self.norm(h) * (1 + scale) + shift
         difference = pairs.difference(x)
         squared = difference.square().sum(-1)
-        first = pairs.combine(self.at_i(g), self.at_j(g))
-        first = first + self.radial(basis(squared)) + static
-        m = functional.hardswish(self.message(functional.hardswish(first)))  # Φ_m
+        first = static
+        first += self.radial(basis(squared))
+        first += pairs.combine(self.at_i(g), self.at_j(g))
+        in_place = not torch.is_grad_enabled()  # half of the time goes into moving memory
+        hidden = functional.hardswish(first, inplace=in_place)
+        m = functional.hardswish(self.message(hidden), inplace=in_place)  # Φ_m
         weights = self.weights(m).float()
         near, far, gate = weights.unbind(-1)  # Φ_x along both difference vectors; attention
         direction = difference * torch.rsqrt(squared + 1e-2).unsqueeze(-1)
@@ -222,15 +225,22 @@ class GraphFieldNetwork(nn.Module):
             seen_difference * torch.rsqrt(squared + 1e-2).unsqueeze(-1),
             pairs.envelope(torch.sqrt(squared + 1e-12)),
         )
-        static = self.pair(torch.cat([pairs.features, self.basis(squared)], -1))
+        static = torch.cat([pairs.features, self.basis(squared)], -1)
+        weights = self.pair.weight.chunk(len(self.layers))
+        biases = self.pair.bias.chunk(len(self.layers))
         h = self.embed(node_features(batch.node_codes))
         total = torch.zeros_like(x_in)
         scale = scale.view(-1, 1, 1)
-        for layer, layer_static in zip(
-            self.layers, static.chunk(len(self.layers), -1), strict=True
-        ):
+        for layer, weight, bias in zip(self.layers, weights, biases, strict=True):
             h, step = layer(
-                h, base + scale * total, time, layer_static, seen, pairs, batch, self.basis
+                h,
+                base + scale * total,
+                time,
+                functional.linear(static, weight, bias),
+                seen,
+                pairs,
+                batch,
+                self.basis,
             )
             total = total + step
         return total
