@@ -69,6 +69,11 @@ class Shard:
         """(M,) conformers of each molecule."""
         return self._arrays["n_confs"]
 
+    @property
+    def n_centers(self) -> np.ndarray:
+        """(M,) specified tetrahedral centres of each molecule."""
+        return self._arrays["n_centers"]
+
     def __len__(self) -> int:
         return len(self.n_atoms)
 

@@ -42,6 +42,13 @@ def aligned_loss(
         sigma: (B,) noise levels in Å.
     """
     x, clean = noisy_pair(batch, clean, noise, sigma)
+    return field_error(field, batch, x, clean, sigma)
+
+
+def field_error(
+    field: Field, batch: MolBatch, x: torch.Tensor, clean: torch.Tensor, sigma: torch.Tensor
+) -> torch.Tensor:
+    """Mean square error (B,) of F at noisy positions `x` whose clean structure is `clean`."""
     base, scale, x_in = precondition(batch, x, sigma)
     target = (clean - base) / scale.view(-1, 1, 1)
     predicted = center(field(batch, x_in, base, scale, sigma), batch.mask)

@@ -95,7 +95,7 @@ class Mixture:
         # One width of the stereo table for all batches keeps the number of tensor shapes small.
         self._pad_centers = max(
             1,
-            max(int(s._arrays["n_centers"][s.n_atoms <= max_atoms].max(initial=0)) for s in shards),
+            max(int(s.n_centers[s.n_atoms <= max_atoms].max(initial=0)) for s in shards),
         )
 
     def batch(self, step: int) -> TrainingBatch:

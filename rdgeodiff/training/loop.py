@@ -7,15 +7,14 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
 from rdgeodiff.data.shards import Shard, read_shard
-from rdgeodiff.diffusion.denoiser import precondition
-from rdgeodiff.diffusion.objectives import noisy_pair
-from rdgeodiff.geometry import center
+from rdgeodiff.diffusion.objectives import field_error, noisy_pair
 from rdgeodiff.graph import MolBatch
 from rdgeodiff.nn.graph_field import GraphFieldNetwork
 from rdgeodiff.training.batches import Mixture, TrainingBatch
@@ -176,12 +175,11 @@ class Trainer:
     def _field_loss(
         self, graphs: MolBatch, x: torch.Tensor, clean: torch.Tensor, sigma: torch.Tensor
     ) -> torch.Tensor:
-        base, scale, x_in = precondition(graphs, x, sigma)
+        return field_error(self._field, graphs, x, clean, sigma)
+
+    def _field(self, *inputs: Any) -> torch.Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            predicted = self.network(graphs, x_in, base, scale, sigma)
-        target = (clean - base) / scale.view(-1, 1, 1)
-        error = (center(predicted.float(), graphs.mask) - target).square().sum((1, 2))
-        return error / (3.0 * graphs.n_atoms)
+            return self.network(*inputs).float()
 
     def _restore(self) -> None:
         stored = load_state(self.folder / "state")
