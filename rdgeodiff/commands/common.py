@@ -1,0 +1,65 @@
+"""What the commands share: exit statuses, common options, threads and devices."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import metadata
+from typing import Any
+
+DONE, FAILURES, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def version() -> str:
+    """Version of the installed package, or "unknown" in a bare checkout."""
+    try:
+        return metadata.version("rdgeodiff")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def add_command(commands: Any, name: str, run: Any) -> argparse.ArgumentParser:
+    """A subcommand whose help is the docstring of the function that runs it."""
+    command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(run=run)
+    return command
+
+
+def add_model_options(command: argparse.ArgumentParser) -> None:
+    """Options that say which model draws, how, and on what."""
+    command.add_argument("--model", default="default", help="name or path")
+    command.add_argument("--steps", type=int, default=0, help="0: the model's own")
+    command.add_argument("--sampler", default="", help="default: the model's own")
+    command.add_argument("--device", default="auto")
+    command.add_argument("--threads", type=int, default=1, help="0: torch's and RDKit's own choice")
+
+
+def model_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The values of `add_model_options` as keywords of an embedding call (without threads)."""
+    names = ("model", "steps", "sampler", "device")
+    return {name: getattr(args, name) for name in names}
+
+
+def device_of(name: str) -> str:
+    """A torch device for the value of --device."""
+    import torch
+
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def set_threads(count: int) -> None:
+    """Hold torch to `count` threads; 0 leaves its own choice."""
+    if count:
+        import torch
+
+        torch.set_num_threads(count)
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return value

@@ -1,0 +1,38 @@
+"""`rdgeodiff info`: versions, device and models."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from rdgeodiff.commands.common import DONE, add_command, device_of, version
+
+
+def register(commands: Any) -> None:
+    """Add the command to the parser."""
+    add_command(commands, "info", run_info)
+
+
+def run_info(args: argparse.Namespace) -> int:
+    """Versions, device and models."""
+    import torch
+
+    from rdgeodiff.checkpoint import list_models, weights_folder
+
+    print(f"rdgeodiff {version()}")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    try:
+        import rdkit
+
+        print(f"rdkit {rdkit.__version__}")
+    except ImportError:
+        print("rdkit is not installed: only train, export and dataset info work")
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    print(f"device {device_of('auto')} ({name})")
+    for model in list_models():
+        info = json.loads((weights_folder() / f"{model}.json").read_text())
+        print(f"model {model}: {info.get('parameters', '?')} parameters")
+    if not list_models():
+        print(f"no models in {weights_folder()}")
+    return DONE

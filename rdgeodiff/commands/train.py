@@ -1,0 +1,72 @@
+"""`rdgeodiff train` and `rdgeodiff export`; neither needs RDKit."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rdgeodiff.commands.common import DONE, add_command, device_of
+
+
+def register(commands: Any) -> None:
+    """Add the commands to the parser."""
+    train = add_command(commands, "train", run_train)
+    train.add_argument("--config", required=True, metavar="FILE", help="a TrainConfig as JSON")
+    train.add_argument("--out", required=True, metavar="DIR", help="an existing run is continued")
+    train.add_argument("--minutes", type=float, help="stop after this time (default: at the end)")
+    train.add_argument("--device", default="auto")
+    train.add_argument("--no-compile", dest="compile", action="store_false")
+    train.add_argument("--no-bf16", dest="bf16", action="store_false")
+
+    export = add_command(commands, "export", run_export)
+    export.add_argument("run_folder", metavar="RUN", help="folder of a training run")
+    export.add_argument("stem", help="writes STEM.safetensors and STEM.json")
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """Train, or continue a run; needs no RDKit."""
+    from rdgeodiff.training.config import TrainConfig
+    from rdgeodiff.training.loop import Trainer
+
+    try:
+        config = TrainConfig.load(args.config)
+    except TypeError as error:
+        raise ValueError(f"{args.config}: {error}") from error
+    trainer = Trainer(
+        config, args.out, device=device_of(args.device), compiled=args.compile, bf16=args.bf16
+    )
+    seconds = float("inf") if args.minutes is None else 60.0 * args.minutes
+    trainer.run(max_seconds=seconds, progress=not args.quiet)
+    print(f"step {trainer.step}, {trainer.samples} samples, {trainer.skipped} steps skipped")
+    return DONE
+
+
+def run_export(args: argparse.Namespace) -> int:
+    """Averaged weights of a run as a model; needs no RDKit."""
+    from rdgeodiff.checkpoint import save_model
+    from rdgeodiff.nn.graph_field import GraphFieldNetwork
+    from rdgeodiff.training.config import TrainConfig
+    from rdgeodiff.training.state import load_state
+
+    folder = Path(args.run_folder)
+    config = TrainConfig.load(folder / "config.json")
+    state = load_state(folder / "state")
+    if state is None:
+        raise ValueError(f"{folder}: holds no training state")
+    tensors, meta = state
+    network = GraphFieldNetwork(config.network)
+    prefix = "average."
+    average = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    problems = network.load_state_dict(average, strict=False)
+    if problems.missing_keys or problems.unexpected_keys:
+        raise ValueError(f"{folder}: the state does not fit its config.json ({problems})")
+    training = json.loads(config.to_json())
+    del training["network"]
+    # Paths say where data lay on one machine; names say what it was.
+    training["shards"] = {Path(p).name: share for p, share in config.shards.items()}
+    training["validation"] = [Path(p).name for p in config.validation]
+    written = save_model(args.stem, network, {"training": {**training, **meta}})
+    print(f"{written} and {written.with_suffix('.safetensors').name}: {meta['samples']} samples")
+    return DONE
