@@ -1,5 +1,7 @@
 # make demo   twenty-odd drugs, ten conformers each: out/demo.sdf, out/demo.png and a table
 # make test   ruff, mypy and pytest
+# make properties   energies and HOMO-LUMO gaps of some molecules with xtb and Psi4, which
+#                   make xtb and make psi4 install where Debian packages can be
 # make clean  removes what the tests and the demo leave; .venv stays
 #
 # Both make their own .venv. TORCH is handed to pip as it is, so it can name another build:
@@ -18,10 +20,10 @@ PIP := $(PY) -m pip -qq --disable-pip-version-check
 PINS := $(VENV)/pins.txt
 CONFIG := pyproject.toml constraints.txt
 
-.PHONY: help demo test lint types pytest clean
+.PHONY: help demo test lint types pytest properties xtb psi4 clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 7
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 9
 
 demo: $(VENV)/.stamp-demo
 	@$(PY) examples/demo.py
@@ -41,6 +43,28 @@ types: $(VENV)/.stamp-test
 pytest: $(VENV)/.stamp-test lint types
 	@echo "== pytest"
 	@$(PY) -m pytest -q
+
+# A few conformers of a few molecules. The paper took 30 molecules with 50: --molecules, --conformers.
+PROPERTIES := $(VENV)/bin/rdgeodiff evaluate-properties benchmarks/data/val_qm9.npz
+properties: xtb psi4 $(VENV)/.stamp-demo
+	@mkdir -p out
+	@$(PROPERTIES) --program xtb --molecules 4 --conformers 10 --cache out/xtb.jsonl
+	@$(PROPERTIES) --program psi4 --molecules 2 --conformers 3 --cache out/psi4.jsonl
+
+# Programs, not Python packages: taken from the PATH as they are, or installed from Debian.
+xtb psi4:
+	@if command -v $@ >/dev/null; then echo "-- $@: $$(command -v $@)"; exit 0; fi; \
+	sudo=""; if [ "$$(id -u)" != 0 ]; then sudo="sudo"; fi; \
+	if ! command -v apt-get >/dev/null || { [ -n "$$sudo" ] && ! command -v sudo >/dev/null; }; then \
+	  echo "$@ was not found and cannot be installed from here (no apt-get, or no right to use it)." >&2; \
+	  echo "As root on Debian or Ubuntu: apt-get install $@" >&2; \
+	  echo "Anywhere: conda install -c conda-forge $@, and put it on the PATH" >&2; \
+	  exit 1; \
+	fi; \
+	echo "-- apt-get install $@"; \
+	$$sudo apt-get update -qq && $$sudo apt-get install -y -qq --no-install-recommends $@ >/dev/null \
+	  && command -v $@ >/dev/null \
+	  || { echo "apt-get could not install $@; its message stands above" >&2; exit 1; }
 
 $(VENV)/.stamp-venv:
 	@python=""; \

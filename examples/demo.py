@@ -15,12 +15,16 @@ from pathlib import Path
 
 import numpy as np
 from drugs import DRUGS
-from overlay import draw_grid
 from rdkit import Chem, RDLogger
 from rdkit.Chem import rdDistGeom, rdMolAlign
 from tqdm.auto import tqdm
 
-from rdgeodiff import EmbedMoleculeDiffusion, EmbedMoleculesDiffusion, EmbedResult
+from rdgeodiff import (
+    DrawConformerGrid,
+    EmbedMoleculeDiffusion,
+    EmbedMoleculesDiffusion,
+    EmbedResult,
+)
 
 PICTURED = (
     "(S)-ibuprofen",
@@ -70,9 +74,9 @@ def main() -> None:
     requested = sum(r.result.requested for r in rows)
     print(f"\n{delivered} of {requested} conformers in {total:.0f} s")
     print(f"{write_sdf(rows, args.out / 'demo.sdf')} records in {args.out / 'demo.sdf'}")
-    pictured = [(r.name, r.mol) for r in rows if r.name in PICTURED and r.mol.GetNumConformers()]
+    pictured = [r.mol for r in rows if r.name in PICTURED and r.mol.GetNumConformers()]
     if pictured:
-        draw_grid(pictured, args.out / "demo.png")
+        DrawConformerGrid(pictured, args.out / "demo.png")
         print(f"picture in {args.out / 'demo.png'}")
 
 

@@ -1,6 +1,6 @@
 """An RDKit pipeline in which one call is swapped, and what that changes.
 
-    python examples/drop_in.py
+    python examples/drop_in.py [--conformers 10] [--molecules NAME ...]
 
 The pipeline asks what many ask of conformers: how extended is the molecule, and how low in energy
 does it get after a force-field relaxation? Everything but the embedding call stays as it was, the
@@ -9,6 +9,7 @@ parameter object included.
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,6 @@ from rdkit.Chem import Descriptors3D, rdDistGeom, rdForceFieldHelpers
 from rdgeodiff import EmbedMoleculeDiffusion
 
 NAMES = ("L-DOPA", "(S)-ibuprofen", "penicillin G", "oseltamivir", "(Z)-tamoxifen")
-CONFORMERS = 10
 
 
 @dataclass
@@ -36,14 +36,14 @@ class Outcome:
     seconds: float
 
 
-def pipeline(smiles: str, embed: Callable[..., Sequence[int]]) -> Outcome:
+def pipeline(smiles: str, embed: Callable[..., Sequence[int]], conformers: int) -> Outcome:
     """SMILES in, descriptors of its conformers out."""
     mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
     params = rdDistGeom.ETKDGv3()
     params.randomSeed = 7
 
     start = time.perf_counter()
-    ids = list(embed(mol, CONFORMERS, params))  # the call that is swapped
+    ids = list(embed(mol, conformers, params))  # the call that is swapped
     seconds = time.perf_counter() - start
     if not ids:
         return Outcome([], True, np.zeros(0), np.zeros(0), float("nan"), seconds)
@@ -75,6 +75,10 @@ def same_stereo(smiles: str, mol: Chem.Mol, conf_id: int) -> bool:
 
 def main() -> None:
     """Run both, side by side."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--conformers", type=int, default=10)
+    parser.add_argument("--molecules", nargs="+", choices=sorted(DRUGS), default=NAMES)
+    args = parser.parse_args()
     RDLogger.DisableLog("rdApp.warning")
     EmbedMoleculeDiffusion(Chem.AddHs(Chem.MolFromSmiles("CC")), 1)  # reads the model once
     print("- ids = rdDistGeom.EmbedMultipleConfs(mol, 10, params)")
@@ -86,14 +90,14 @@ def main() -> None:
         f"{'molecule':<16}{'method':<11}{'got':>6}{'stereo':>8}{'Rg':>14}"
         f"{'relax':>8}{'lowest':>8}{'s':>7}"
     )
-    for name in NAMES:
+    for name in args.molecules:
         outcomes = {
-            "ETKDGv3": pipeline(DRUGS[name], rdDistGeom.EmbedMultipleConfs),
-            "diffusion": pipeline(DRUGS[name], EmbedMoleculeDiffusion),
+            "ETKDGv3": pipeline(DRUGS[name], rdDistGeom.EmbedMultipleConfs, args.conformers),
+            "diffusion": pipeline(DRUGS[name], EmbedMoleculeDiffusion, args.conformers),
         }
         best = np.nanmin([o.lowest for o in outcomes.values()])
         for method, o in outcomes.items():
-            head = f"{name:<16}{method:<11}{len(o.ids):>3}/{CONFORMERS}"
+            head = f"{name:<16}{method:<11}{len(o.ids):>3}/{args.conformers}"
             if not o.ids:
                 print(head)
                 continue

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import nn
 
-from rdgeodiff.graph import ELEMENTS, NODE_DIM, PAIR_DIM
-from rdgeodiff.nn.graph_field import GraphFieldConfig, GraphFieldNetwork
+from rdgeodiff.architectures import FieldProcess, Process, Sampling, architecture
 
 FORMAT = 1
 DEFAULT_MODEL = "small"
@@ -33,23 +32,6 @@ class CheckpointError(ValueError):
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How conformers are drawn from a model unless the caller says otherwise.
-
-    Attributes:
-        sampler: key of `rdgeodiff.diffusion.samplers.SAMPLERS`.
-        steps: noise levels visited.
-        sigma_min, sigma_max: Å; rho: of the Karras grid.
-    """
-
-    sampler: str = "dpm_solver_pp_2m_sde"
-    steps: int = 25
-    sigma_min: float = 0.01
-    sigma_max: float = 12.17
-    rho: float = 7.0
-
-
-@dataclass(frozen=True)
 class Model:
     """A network ready to denoise, with everything known of it.
 
@@ -58,12 +40,14 @@ class Model:
         network: in evaluation mode, on its device.
         sampling: defaults for drawing conformers.
         info: the JSON beside the weights.
+        process: how a network of its kind is sampled.
     """
 
     name: str
     network: nn.Module
     sampling: Sampling
     info: dict[str, Any]
+    process: Process = field(default_factory=FieldProcess)
 
 
 def weights_folder() -> Path:
@@ -108,40 +92,47 @@ def load_model(
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"{weights}: not a safetensors file ({error})") from error
     try:
-        network = GraphFieldNetwork(GraphFieldConfig(**info["network"]))
+        kind = architecture(info["architecture"])
+        network = kind.network(kind.config(**info["network"]))
+        own = network.state_dict().keys()
+        network.load_state_dict({k: v for k, v in tensors.items() if k in own}, strict=True)
+        process = kind.process(info, {k: v for k, v in tensors.items() if k not in own})
         sampling = Sampling(**info.get("sampling", {}))
-        if info["features"] != [NODE_DIM, PAIR_DIM, list(ELEMENTS)]:
-            raise CheckpointError(f"{description}: made for another feature table")
-        network.load_state_dict(tensors, strict=True)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{description}: does not describe its weights ({error})") from error
     network = network.to(device).eval().requires_grad_(False)
-    return Model(description.stem, network, sampling, info)
+    return Model(description.stem, network, sampling, info, process)
 
 
 def save_model(
-    stem: str | os.PathLike[str], network: GraphFieldNetwork, info: dict[str, Any]
+    stem: str | os.PathLike[str],
+    network: nn.Module,
+    info: dict[str, Any],
+    process: Process | None = None,
 ) -> Path:
     """Write `stem`.safetensors and `stem`.json; returns the path of the JSON.
 
     Args:
         stem: path without ending.
-        network: its averaged weights already loaded.
+        network: of a known architecture, its averaged weights already loaded.
         info: added to the JSON: "sampling", "training", "figures", …
+        process: how it is sampled, if that takes more than its weights.
     """
     stem = Path(stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
     weights = stem.with_name(stem.name + ".safetensors")
-    tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    save_file(tensors, weights)
+    kind = architecture(type(network).__name__)
+    own = network.state_dict()
+    tensors = {**own, **(process.tensors() if process is not None else {})}
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, weights)
     sealed = {
         "format": FORMAT,
         "architecture": type(network).__name__,
-        "network": dataclasses.asdict(network.config),
-        "features": [NODE_DIM, PAIR_DIM, list(ELEMENTS)],
-        "parameters": sum(v.numel() for v in tensors.values()),
+        "network": dataclasses.asdict(network.config),  # type: ignore[call-overload]
+        **kind.description,
+        "parameters": sum(v.numel() for v in own.values()),
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "sampling": dataclasses.asdict(Sampling()),
+        "sampling": dataclasses.asdict(kind.sampling),
         **info,
     }
     description = stem.with_name(stem.name + ".json")
@@ -163,10 +154,12 @@ def _locate(name: str | os.PathLike[str]) -> Path:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         info = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a model description of format {FORMAT}")
-    if info.get("architecture") != "GraphFieldNetwork":
-        raise CheckpointError(f"{path}: unknown architecture {info.get('architecture')!r}")
+    try:
+        architecture(info.get("architecture"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     return info

@@ -12,10 +12,10 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from rdgeodiff.commands import dataset, embed, evaluate, info, train
+from rdgeodiff.commands import convert, dataset, embed, evaluate, info, properties, screen, train
 from rdgeodiff.commands.common import INTERRUPTED, USAGE, version
 
-COMMANDS = (embed, evaluate, train, dataset, info)
+COMMANDS = (embed, screen, evaluate, properties, train, dataset, convert, info)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,37 +4,32 @@ Its files are pickles, which can run any code when they are opened. They are rea
 unpickler that knows four names (dictionaries, the configuration's dictionary, storages, tensors)
 and refuses a file that asks for anything else, before anything of it is run. No tensor, module or
 class of the file's choosing is ever built: tensors come out as descriptions and are made from the
-raw bytes afterwards, on the CPU, wherever they were saved from. Nothing else here unpickles.
+raw bytes afterwards, on the CPU, wherever they were saved from.
 
-The converted files are loaded by `load_dual_encoder`, not by `checkpoint.load_model`: their network
-is a `rdgeodiff.nn.dual_encoder.DualEncoderEpsNetwork`, which gives scores of edges and is sampled
-with `rdgeodiff.diffusion.original_geodiff`.
+The converted files are loaded by `checkpoint.load_model` and drawn from like any other model. Their
+network is a `rdgeodiff.nn.dual_encoder.DualEncoderEpsNetwork`, which scores edges.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
-import json
+import itertools
 import math
 import os
-import pickle
-import pickletools
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save_file
 
-from rdgeodiff.checkpoint import FORMAT, CheckpointError
+from rdgeodiff.architectures import ARCHITECTURES, EdgeScoreProcess, Sampling
+from rdgeodiff.checkpoint import CheckpointError, save_model
+from rdgeodiff.data.restricted_pickle import PickleError, RestrictedUnpickler
 from rdgeodiff.diffusion.original_geodiff import NoiseTables
 from rdgeodiff.nn.dual_encoder import DualEncoderConfig, DualEncoderEpsNetwork
 
-ARCHITECTURE = "DualEncoderEpsNetwork"
 # The original registers its modules twice; both names lead to the same tensors.
 _DUPLICATES = ("model_global.", "model_local.")
 _TABLES = ("betas", "alphas")
@@ -49,14 +44,6 @@ _STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-
-
-class DualEncoder(NamedTuple):
-    """A converted model: its network in evaluation mode, noise tables, and the JSON beside it."""
-
-    network: DualEncoderEpsNetwork
-    tables: NoiseTables
-    info: dict[str, Any]
 
 
 def convert_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -104,60 +91,33 @@ def write_converted(path: str | os.PathLike[str], stem: str | os.PathLike[str]) 
     path, stem = Path(path), Path(stem)
     config, tensors = convert_checkpoint(path)
     try:
-        size = DualEncoderConfig.from_original(config["model"])
-        _build(size, tensors)
+        network = DualEncoderEpsNetwork(DualEncoderConfig.from_original(config["model"]))
+        weights = {k: v for k, v in tensors.items() if k not in _TABLES}
+        network.load_state_dict(weights, strict=True)
+        process = EdgeScoreProcess(NoiseTables(*(tensors[key] for key in _TABLES)))
+        sigmas = process.noise_levels(Sampling(), "langevin", 0)
     except (ValueError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"{path}: does not describe its tensors ({error})") from error
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    weights = stem.with_name(stem.name + ".safetensors")
-    save_file(tensors, weights)
+    if not all(a > b for a, b in itertools.pairwise(sigmas)):
+        raise CheckpointError(f"{path}: its noise levels do not increase with the step")
+    schedule = {k: v for k, v in config["model"].items() if k.startswith("beta_")}
     info = {
-        "format": FORMAT,
-        "architecture": ARCHITECTURE,
-        "network": dataclasses.asdict(size),
-        "parameters": sum(v.numel() for k, v in tensors.items() if k not in _TABLES),
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "objective": "chain_rule",
+        "schedule": {
+            "steps": len(sigmas) - 1,
+            "sigma_min": sigmas[-2],
+            "sigma_max": sigmas[0],
+            **schedule,
+        },
+        "sampling": dataclasses.asdict(
+            dataclasses.replace(
+                ARCHITECTURES[type(network).__name__].sampling, sigma_max=min(sigmas[0], 12.17)
+            )
+        ),
         "source": {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
         "original_config": config,
     }
-    description = stem.with_name(stem.name + ".json")
-    description.write_text(json.dumps(info, indent=2) + "\n")
-    return description
-
-
-def load_dual_encoder(
-    path: str | os.PathLike[str], device: torch.device | str = "cpu"
-) -> DualEncoder:
-    """Load what `write_converted` wrote, by the path of its JSON.
-
-    Raises:
-        CheckpointError: missing, altered or foreign files.
-    """
-    description = Path(path)
-    weights = description.with_suffix(".safetensors")
-    try:
-        info = json.loads(description.read_text())
-        blob = weights.read_bytes()
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{description}: cannot be read ({error})") from error
-    if not isinstance(info, dict) or info.get("architecture") != ARCHITECTURE:
-        raise CheckpointError(f"{description}: does not describe a {ARCHITECTURE}")
-    if hashlib.sha256(blob).hexdigest() != info.get("sha256"):
-        raise CheckpointError(f"{weights}: SHA-256 differs from the one in {description.name}")
-    try:
-        tensors = load(blob)
-        network = _build(DualEncoderConfig(**info["network"]), tensors)
-        tables = NoiseTables(*(tensors[key] for key in _TABLES))
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{description}: does not describe its weights ({error})") from error
-    network = network.to(device).eval().requires_grad_(False)
-    return DualEncoder(network, tables.to(device), info)
-
-
-def _build(config: DualEncoderConfig, tensors: dict[str, Any]) -> DualEncoderEpsNetwork:
-    network = DualEncoderEpsNetwork(config)
-    network.load_state_dict({k: v for k, v in tensors.items() if k not in _TABLES}, strict=True)
-    return network
+    return save_model(stem, network, info, process)
 
 
 class _Storage(NamedTuple):
@@ -168,24 +128,17 @@ class _Storage(NamedTuple):
     length: int
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds dictionaries and descriptions only.
+class _Unpickler(RestrictedUnpickler):
+    """Builds dictionaries and descriptions only."""
 
-    The objects that stand for the allowed names are made anew for each file, so that no file can
-    leave anything behind in them.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in (("collections", "OrderedDict"), ("easydict", "EasyDict")):
-            # An EasyDict keeps its items as attributes too; an OrderedDict has room for both.
-            return OrderedDict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda *description: description
-        if module == "torch" and name in _STORAGES:
-            return name
-        raise CheckpointError(
-            f"asks for {module}.{name}, which no GeoDiff checkpoint needs; nothing of it was run"
-        )
+    def __init__(self, program: bytes) -> None:
+        # An EasyDict keeps its items as attributes too; an OrderedDict has room for both.
+        names: dict[tuple[str, str], Any] = {
+            ("collections", "OrderedDict"): OrderedDict,
+            ("easydict", "EasyDict"): OrderedDict,
+            ("torch._utils", "_rebuild_tensor_v2"): lambda *description: description,
+        }
+        super().__init__(program, names | {("torch", name): name for name in _STORAGES})
 
     def persistent_load(self, pid: Any) -> _Storage:
         # The fourth entry is the device it was saved from, which does not matter here.
@@ -225,13 +178,11 @@ def _unpickle(archive: zipfile.ZipFile) -> tuple[dict[str, Any], _Blobs]:
             raise CheckpointError("its numbers are not little-endian")
     program = blobs.read("data.pkl")
     try:
-        # An absurd memo index would make the unpickler reserve that much memory.
-        for opcode, argument, _ in pickletools.genops(program):
-            if opcode.name.endswith("PUT") and argument is not None and argument > len(program):
-                raise CheckpointError("damaged pickle (memo index beyond its end)")
-        content = _Unpickler(io.BytesIO(program)).load()
+        content = _Unpickler(program).load()
     except CheckpointError:
         raise
+    except PickleError as error:
+        raise CheckpointError(str(error)) from error
     except Exception as error:  # damaged pickles fail in every way there is
         raise CheckpointError(f"damaged pickle ({type(error).__name__}: {error})") from error
     return _mapping(content, "the file"), blobs

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 import operator
+import os
 import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,7 @@ from rdgeodiff.task import Task
 Params = DiffusionEmbedParameters | rdDistGeom.EmbedParameters | None
 
 # Keywords of EmbedMultipleConfs that steer distance geometry: accepted, so that a call can be
-# switched by its name alone, and without effect here. `coordMap` is refused unless it is empty.
+# switched by its name alone, and without effect here.
 IGNORED_KEYWORDS = frozenset(
     "useRandomCoords boxSizeMult randNegEig numZeroFail forceTol ignoreSmoothingFailures "
     "useExpTorsionAnglePrefs useBasicKnowledge printExpTorsionAngles useSmallRingTorsions "
@@ -61,17 +63,30 @@ def EmbedMoleculeDiffusion(
     Raises:
         TypeError: not a Mol, or an unknown keyword.
         ValueError: a molecule that cannot be attempted (no atoms, not sanitised, queries, dummy
-            atoms, elements the model has not seen, too many atoms), negative numConfs, or a
-            coordinate map.
+            atoms, elements the model has not seen, too many atoms, unspecified stereo under
+            `strictStereo`), negative numConfs, or a coordinate map with an index outside the
+            molecule, a position that is not finite, or places no conformer can have.
     """
-    settings = _settings(params, overrides)
+    settings = settings_of(params, overrides)
     count = _count(numConfs, mol, 0)
     if not isinstance(mol, Chem.Mol):
         raise TypeError(f"mol must be an RDKit Mol, not {type(mol).__name__}")
-    result = _embed([Task(mol, 0, count, settings)], settings, all_or_nothing=True)[0]
+    result = run_rounds([Task(mol, 0, count, settings)], settings, all_or_nothing=True)[0]
     if settings.trackFailures and isinstance(params, DiffusionEmbedParameters):
         params.record_failures(result.rejections)
     return [-1] if FailureCause.EXCEEDED_TIMEOUT in result.failures else result.conf_ids
+
+
+def EmbedConformerDiffusion(mol: Chem.Mol, params: Params = None, **overrides: Any) -> int:
+    """Give `mol` one conformer; the diffusion counterpart of RDKit's EmbedMolecule.
+
+    Arguments and errors are those of `EmbedMoleculeDiffusion`, whose first conformer this is.
+
+    Returns:
+        id of the conformer, or -1 if none could be made.
+    """
+    ids = EmbedMoleculeDiffusion(mol, 1, params, **overrides)
+    return ids[0] if ids else -1
 
 
 def EmbedMoleculesDiffusion(
@@ -96,11 +111,14 @@ def EmbedMoleculesDiffusion(
 
     Raises:
         TypeError: a single Mol instead of several, or an unknown keyword.
-        ValueError: as many numbers as molecules were not given, or one is negative.
+        ValueError: as many numbers as molecules were not given, one is negative, or `coordMap` is
+            set.
     """
     if isinstance(mols, Chem.Mol | str):
         raise TypeError("mols must be several molecules; for one use EmbedMoleculeDiffusion")
-    settings = _settings(params, overrides)
+    settings = settings_of(params, overrides)
+    if settings.coordMap:
+        raise ValueError("coordMap belongs to one molecule: use EmbedMoleculeDiffusion")
     molecules = list(mols)
     if isinstance(numConfs, Sequence | np.ndarray):
         if len(numConfs) != len(molecules):
@@ -116,22 +134,35 @@ def EmbedMoleculesDiffusion(
         except UnusableMoleculeError as error:
             results[row].error = str(error)
             results[row].failures = {error.cause.value: count}
-    for task, result in zip(tasks, _embed(tasks, settings), strict=True):
+    for task, result in zip(tasks, run_rounds(tasks, settings), strict=True):
         results[task.row] = result
     if settings.trackFailures and isinstance(params, DiffusionEmbedParameters):
         params.record_failures(dict(sum((Counter(r.rejections) for r in results), Counter())))
     return results
 
 
-def _embed(
-    tasks: list[Task], settings: DiffusionEmbedParameters, *, all_or_nothing: bool = False
+def run_rounds(
+    tasks: Sequence[Task],
+    settings: DiffusionEmbedParameters,
+    *,
+    all_or_nothing: bool = False,
+    pipeline: Pipeline | None = None,
 ) -> list[EmbedResult]:
+    """Draw, judge and draw again until nothing is missing, then deliver; the heart of every call.
+
+    Args:
+        tasks: with rows of their own.
+        settings: parameters of the call.
+        all_or_nothing: a timeout takes back what was finished, as in RDKit's single call.
+        pipeline: to draw from; opened as the settings say if not given.
+    """
     started = time.monotonic()
     deadline = started + settings.timeout if settings.timeout else None
     seed = secrets.randbits(62) if settings.randomSeed < 0 else settings.randomSeed
     waiting = {task.row: task for task in tasks if task.missing()}
     # A model that cannot be loaded must be noticed before any molecule is touched.
-    pipeline = _open_pipeline(settings) if waiting else None
+    if pipeline is None and waiting:
+        pipeline = _open_pipeline(settings)
     if settings.clearConfs:
         for task in tasks:
             task.mol.RemoveAllConformers()
@@ -145,10 +176,32 @@ def _embed(
                 still = {row: task for row, task in waiting.items() if task.missing()}
                 bar.update(len(waiting) - len(still))
                 waiting = still
+        except KeyboardInterrupt:
+            deadline = started  # nothing is relaxed any more
+            raise
         finally:
+            _settle(tasks, settings, all_or_nothing, deadline)
             for task in tasks:
                 task.deliver(settings, all_or_nothing)
     return [task.result for task in tasks]
+
+
+def _settle(
+    tasks: Sequence[Task],
+    settings: DiffusionEmbedParameters,
+    all_or_nothing: bool,
+    deadline: float | None,
+) -> None:
+    """Relax and prune, which take RDKit's time and no network's: molecules in parallel."""
+    if settings.numThreads == 1 or len(tasks) < 2:
+        for task in tasks:
+            task.settle(settings, all_or_nothing, deadline)
+        return
+    # Threads over molecules instead of over the conformers of one.
+    single = settings.updated(numThreads=1)
+    workers = settings.numThreads or os.cpu_count()
+    with ThreadPoolExecutor(workers, "rdgeodiff-settle") as pool:
+        list(pool.map(lambda task: task.settle(single, all_or_nothing, deadline), tasks))
 
 
 def _draw(
@@ -167,7 +220,17 @@ def _draw(
         for conformer, fragment in task.missing():
             stream = _fragment_seed(seed, fragment)
             fragment_of[stream, row, conformer] = fragment
-            requests.append(SampleRequest(task.graphs[fragment], row, conformer, attempt, stream))
+            requests.append(
+                SampleRequest(
+                    task.graphs[fragment],
+                    row,
+                    conformer,
+                    attempt,
+                    stream,
+                    held=task.held[fragment],
+                    start=task.start(conformer, fragment),
+                )
+            )
 
     def on_result(request: SampleRequest, sample: np.ndarray | FailureCause) -> None:
         fragment = fragment_of[request.seed, request.row, request.conformer]
@@ -206,19 +269,20 @@ def _model(name: str, device: str) -> Any:
     return load_model(name, device)
 
 
-def _settings(params: Params, overrides: dict[str, Any]) -> DiffusionEmbedParameters:
+def settings_of(params: Params, overrides: dict[str, Any]) -> DiffusionEmbedParameters:
+    """Parameters of a call from what the caller handed over."""
     if params is None:
         settings = DiffusionEmbedParameters()
     elif isinstance(params, DiffusionEmbedParameters):
         settings = params
     elif isinstance(params, rdDistGeom.EmbedParameters):
-        settings = DiffusionEmbedParameters.from_rdkit(params)
+        settings = DiffusionEmbedParameters.from_rdkit(
+            params, rdDistGeom.EmbedParametersToJSON(params)
+        )
     else:
         kind = type(params).__name__
         raise TypeError(f"params must be DiffusionEmbedParameters or EmbedParameters, not {kind}")
     ours = {k: v for k, v in overrides.items() if k not in IGNORED_KEYWORDS}
-    if ours.pop("coordMap", None):
-        raise ValueError("coordMap is not supported: positions cannot be held fixed")
     if "maxAttempts" in ours:
         ours["maxIterations"] = ours.pop("maxAttempts")
     try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 
 
@@ -22,7 +25,8 @@ def kabsch_rotation(mobile: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
     Apply as `mobile @ R.mT`. Reflections are excluded (Kabsch 1976), so handedness is never lost.
     """
-    covariance = mobile.mT @ target
+    # One molecule with NaN must not make the decomposition of a whole batch fail.
+    covariance = (mobile.mT @ target).nan_to_num()
     u, _, vh = torch.linalg.svd(covariance.double())
     sign = torch.det(u @ vh).sign()
     flip = torch.ones(*sign.shape, 3, dtype=u.dtype, device=u.device)
@@ -81,3 +85,31 @@ def volume_gradient(x: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
     gb = torch.linalg.cross(c - d, a - d)
     gc = torch.linalg.cross(a - d, b - d)
     return torch.stack([ga, gb, gc, -(ga + gb + gc)], 2)
+
+
+@dataclass(frozen=True)
+class HeldAtoms:
+    """Atoms of a molecule that have to end at given places.
+
+    Attributes:
+        atoms: (K,) int indices, K ≥ 1.
+        positions: (K, 3) float64 in Å.
+    """
+
+    atoms: np.ndarray
+    positions: np.ndarray
+
+    def place(self, conformer: np.ndarray) -> tuple[np.ndarray, float]:
+        """Move (N, 3) positions as a rigid body, without reflection, into the frame of the places.
+
+        Returns:
+            the moved positions and the largest distance in Å of a held atom from its place.
+        """
+        held = conformer[self.atoms]
+        middle, target = held.mean(0), self.positions.mean(0)
+        mobile = torch.from_numpy(held - middle)[None]
+        fixed = torch.from_numpy(self.positions - target)[None]
+        rotation = kabsch_rotation(mobile, fixed)[0].numpy()
+        moved = (conformer - middle) @ rotation.T + target
+        gaps = np.linalg.norm(moved[self.atoms] - self.positions, axis=-1)
+        return moved, float(gaps.max())

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import operator
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 DEFAULT_ROUNDS = 10
+FORCE_FIELDS = ("MMFF94s", "MMFF94", "UFF")
+
+Places = dict[int, tuple[float, float, float]]
 
 # What an RDKit EmbedParameters object and ours have in common.
 _SHARED = (
@@ -22,6 +27,7 @@ _SHARED = (
     "timeout",
     "trackFailures",
     "numThreads",
+    "embedFragmentsSeparately",
 )
 
 
@@ -36,11 +42,18 @@ class DiffusionEmbedParameters:
         onlyHeavyAtomsForRMS: pruning looks at heavy atoms only.
         useSymmetryForPruning: pruning takes the smallest RMSD over symmetric atom orders.
         symmetrizeConjugatedTerminalGroupsForPruning: the two oxygens of a carboxylate are alike.
-        enforceChirality: reject samples with a wrong specified tetrahedral centre.
+        enforceChirality: reject samples with a wrong specified tetrahedral centre or axis.
         maxIterations: sampling rounds in which a rejected conformer is drawn again; 0 means 10.
         timeout: seconds a call may take; 0 means no limit.
         trackFailures: keep the causes of rejected samples for `GetFailureCounts`.
-        numThreads: threads used for pruning, 0 for all. The network uses torch's own setting.
+        numThreads: threads for pruning and relaxing, 0 for all. The network uses torch's setting.
+        embedFragmentsSeparately: draw each fragment alone and set it beside the others; otherwise
+            the network gets the whole mixture, which it was not trained on.
+        coordMap: atom index → place (x, y, z in Å, or a Point3D) where that atom has to end; the
+            conformers are delivered in the frame of these places. For calls with one molecule.
+        strictStereo: refuse molecules with unspecified stereo, instead of sampling both forms.
+        relax: force field that relaxes each conformer before pruning ("MMFF94s", "MMFF94" or
+            "UFF"); "" leaves them as drawn. `EmbedResult.unrelaxed` counts what it cannot relax.
         model: name of a shipped model or path of its files.
         steps: noise levels visited; 0 means the sampler's default.
         sampler: name of a sampler; "" means the model's default.
@@ -64,6 +77,10 @@ class DiffusionEmbedParameters:
     timeout: float = 0.0
     trackFailures: bool = False
     numThreads: int = 1
+    embedFragmentsSeparately: bool = True
+    coordMap: Places = field(default_factory=dict)
+    strictStereo: bool = False
+    relax: str = ""
     model: str = "default"
     steps: int = 0
     sampler: str = ""
@@ -88,6 +105,10 @@ class DiffusionEmbedParameters:
         for name, value in overrides.items():
             setattr(copy, name, value)
         return copy
+
+    def SetCoordMap(self, coordMap: Mapping[int, Any]) -> None:
+        """Set `coordMap`, as on RDKit's object."""
+        self.coordMap = coordMap  # type: ignore[assignment]
 
     def GetFailureCounts(self) -> dict[str, int]:
         """Cause → samples rejected in the last call made with `trackFailures`.
@@ -118,25 +139,29 @@ class DiffusionEmbedParameters:
         return cls().updated(**values)
 
     @classmethod
-    def from_rdkit(cls, params: Any) -> DiffusionEmbedParameters:
+    def from_rdkit(cls, params: Any, as_json: str = "{}") -> DiffusionEmbedParameters:
         """Take over what an RDKit EmbedParameters object, such as ETKDGv3(), says.
 
         Honoured: randomSeed, clearConfs, pruneRmsThresh, onlyHeavyAtomsForRMS,
         useSymmetryForPruning, symmetrizeConjugatedTerminalGroupsForPruning, enforceChirality,
         maxIterations (as sampling rounds), timeout, trackFailures (the counts then stand in
-        `EmbedResult.rejections`) and numThreads.
+        `EmbedResult.rejections`), numThreads, embedFragmentsSeparately and SetCoordMap.
 
         Ignored, as they steer distance geometry or its force field: ETversion, SetBoundsMat,
-        SetCPCI, SetCoordMap, basinThresh, boundsMatForceScaling, boxSizeMult, embedForceField,
-        embedFragmentsSeparately (always so), enableSequentialRandomSeeds, forceTransAmides,
-        ignoreSmoothingFailures, initialEmbeddingMode, numZeroFail, onlyInitialEmbedding,
-        optimizerForceTol, randNegEig, useBasicKnowledge, useExpTorsionAnglePrefs,
-        useLegacyImplementation, useMacrocycle14config, useMacrocycleTorsions, useRandomCoords,
-        useSmallRingTorsions, verbose. A coordinate map cannot be read back from RDKit's object, so
-        it is ignored without being noticed.
+        SetCPCI, basinThresh, boundsMatForceScaling, boxSizeMult, embedForceField,
+        enableSequentialRandomSeeds, forceTransAmides, ignoreSmoothingFailures,
+        initialEmbeddingMode, numZeroFail, onlyInitialEmbedding, optimizerForceTol, randNegEig,
+        useBasicKnowledge, useExpTorsionAnglePrefs, useLegacyImplementation, useMacrocycle14config,
+        useMacrocycleTorsions, useRandomCoords, useSmallRingTorsions, verbose.
+
+        Args:
+            params: the object.
+            as_json: RDKit's JSON text of it, the only place its coordinate map can be read from.
         """
+        places = json.loads(as_json).get("coordMap", {})
         # An RDKit release without one of the newer attributes leaves our default in place.
-        return cls().updated(**{k: getattr(params, k) for k in _SHARED if hasattr(params, k)})
+        shared = {k: getattr(params, k) for k in _SHARED if hasattr(params, k)}
+        return cls().updated(**shared, coordMap=places)
 
 
 _KINDS: dict[str, str] = {f.name: str(f.type) for f in fields(DiffusionEmbedParameters)}
@@ -145,6 +170,10 @@ _LOWEST = {"randomSeed": -1, "maxIterations": 0, "timeout": 0, "steps": 0, "batc
 
 def _checked(name: str, kind: str, value: Any) -> Any:
     """`value` as the plain Python type `kind`."""
+    if name == "coordMap":
+        return _places(value)
+    if name == "relax":
+        return _force_field(value)
     try:
         if kind == "str":
             # A path is as good as a name; anything else is more likely a mix-up of arguments.
@@ -169,3 +198,35 @@ def _checked(name: str, kind: str, value: Any) -> Any:
     if plain != plain:
         raise ValueError(f"{name} is not a number")
     return plain
+
+
+def _force_field(value: Any) -> str:
+    """Name of a force field, or ""; None means none."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise TypeError(f"relax must be of type str, not {value!r}")
+    if value and value not in FORCE_FIELDS:
+        raise ValueError(f"relax must be {', '.join(FORCE_FIELDS)} or '', not {value!r}")
+    return value
+
+
+def _places(value: Any) -> Places:
+    """A coordinate map with plain numbers; JSON's text keys and RDKit's points are understood."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"coordMap must map atom indices to positions, not {value!r}")
+    places = {}
+    for key, point in value.items():
+        try:
+            index = int(key) if isinstance(key, str) else operator.index(key)
+            x, y, z = (float(v) for v in point)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"coordMap needs whole atom indices and three numbers each, not {key!r}: {point!r}"
+            ) from None
+        if not all(map(math.isfinite, (x, y, z))):
+            raise ValueError(f"coordMap has a position that is not finite for atom {index}")
+        places[index] = (x, y, z)
+    return places

@@ -6,6 +6,7 @@ pairs. Every sample has its own random stream, so what it becomes does not depen
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -15,11 +16,9 @@ import numpy as np
 import torch
 
 from rdgeodiff.checkpoint import Model
-from rdgeodiff.diffusion.denoiser import bind
 from rdgeodiff.diffusion.guidance import guide_stereo
-from rdgeodiff.diffusion.samplers import SAMPLERS
-from rdgeodiff.diffusion.schedule import Schedule, karras_sigmas
-from rdgeodiff.geometry import center
+from rdgeodiff.diffusion.holding import hold_positions
+from rdgeodiff.geometry import HeldAtoms, center
 from rdgeodiff.graph import MolBatch, MolGraph
 from rdgeodiff.results import FailureCause
 
@@ -30,13 +29,22 @@ DEFAULT_PAIRS = {"cpu": 24_000, "cuda": 2_000_000}
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """One conformer wanted. Its random stream is a function of the four integers alone."""
+    """One conformer wanted. Its random stream is a function of the four integers alone.
+
+    Attributes:
+        graph: the molecule, or one fragment of it.
+        row, conformer, attempt, seed: key of the random stream.
+        held: atoms that have to end at given places.
+        start: (N, 3) positions in Å to start from instead of pure noise.
+    """
 
     graph: MolGraph
     row: int
     conformer: int
     attempt: int
     seed: int
+    held: HeldAtoms | None = None
+    start: np.ndarray | None = None
 
 
 Result = np.ndarray | FailureCause
@@ -54,7 +62,7 @@ class Pipeline:
         model: the network, already on `device`.
         device: torch device.
         batch_pairs: padded atom pairs in a batch; 0 for the device's default.
-        sampler: key of SAMPLERS; "" for the model's default.
+        sampler: name of a sampler (see `rdgeodiff.architectures`); "" for the model's default.
         steps: noise levels; 0 for the model's default.
 
     Raises:
@@ -71,12 +79,22 @@ class Pipeline:
     ) -> None:
         self.device = torch.device(device)
         self._model = model
-        name = sampler or model.sampling.sampler
-        if name not in SAMPLERS:
-            raise ValueError(f"unknown sampler {name!r}; known: {', '.join(sorted(SAMPLERS))}")
-        self._sampler = SAMPLERS[name]
-        self.sigmas = _noise_levels(model, name, steps)
+        self._name = sampler or model.sampling.sampler
+        self._sampler = model.process.sampler(self._name)
+        self.sigmas = model.process.noise_levels(model.sampling, self._name, steps)
         self._pairs = batch_pairs or DEFAULT_PAIRS.get(self.device.type, DEFAULT_PAIRS["cpu"])
+
+    def starting_at(self, sigma: float) -> Pipeline:
+        """The same pipeline with noise levels from `sigma` (Å) down, for requests with a `start`.
+
+        Raises:
+            ValueError: above the model's highest noise level, or not above 0.
+        """
+        if not 0 < sigma <= self.sigmas[0]:
+            raise ValueError(f"sigma must lie above 0 and up to {self.sigmas[0]:g} Å, not {sigma}")
+        lower = copy.copy(self)
+        lower.sigmas = [float(sigma), *(s for s in self.sigmas if s < sigma)]
+        return lower
 
     def sample(
         self,
@@ -145,11 +163,14 @@ class Pipeline:
         if deadline is not None and time.monotonic() > deadline:
             raise DeadlineError
         with torch.inference_mode():
-            denoiser = bind(self._model.network, graphs)
+            denoiser = self._model.process.bind(self._model.network, graphs, self._name)
             if guided:
                 denoiser = guide_stereo(denoiser, graphs)
-            start = self.sigmas[0] * noise(-1)
-            x = self._sampler(denoiser, start, self.sigmas, noise=noise, callback=watch)
+            held = _pad_held(requests, shape)
+            denoiser = hold_positions(denoiser, graphs, *(t.to(self.device) for t in held))
+            x = _pad_starts(requests, shape).to(self.device)
+            x = center(x, graphs.mask) + self.sigmas[0] * noise(-1)
+            x = self._sampler(denoiser, x, self.sigmas, noise=noise, callback=watch)
         positions = x.cpu().double().numpy()
         finite = np.isfinite(positions).all((1, 2))
         return [
@@ -158,17 +179,32 @@ class Pipeline:
         ]
 
 
+def _pad_held(
+    requests: list[SampleRequest], shape: tuple[int, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, N) bool and (B, N, 3) places in Å of the held atoms of a batch."""
+    held, places = np.zeros(shape[:2], bool), np.zeros(shape, np.float32)
+    for row, request in enumerate(requests):
+        if request.held is not None:
+            held[row, request.held.atoms] = True
+            # Single precision is wasted on places far from the origin.
+            near = request.held.positions - request.held.positions.mean(0)
+            places[row, request.held.atoms] = near
+    return torch.from_numpy(held), torch.from_numpy(places)
+
+
+def _pad_starts(requests: list[SampleRequest], shape: tuple[int, ...]) -> torch.Tensor:
+    """(B, N, 3) positions in Å to add noise to; zeros where there is no start."""
+    starts = np.zeros(shape, np.float32)
+    for row, request in enumerate(requests):
+        if request.start is not None:
+            starts[row, : len(request.start)] = request.start - request.start.mean(0)
+    return torch.from_numpy(starts)
+
+
 def _stream(request: SampleRequest) -> np.random.Generator:
     key = [request.seed, request.row, request.conformer, request.attempt]
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
-
-
-def _noise_levels(model: Model, sampler: str, steps: int) -> list[float]:
-    count = steps or model.sampling.steps
-    if sampler == "ancestral":
-        return Schedule().subset(count).tolist()
-    s = model.sampling
-    return karras_sigmas(count, s.sigma_min, s.sigma_max, s.rho).tolist()
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

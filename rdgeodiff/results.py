@@ -16,6 +16,7 @@ class FailureCause(StrEnum):
     QUERY_ATOMS = "QUERY_ATOMS"
     UNSUPPORTED_ATOM = "UNSUPPORTED_ATOM"
     TOO_LARGE = "TOO_LARGE"
+    UNASSIGNED_STEREO = "UNASSIGNED_STEREO"
     # A sample was not acceptable.
     NONFINITE = "NONFINITE"
     STEREO = "STEREO"
@@ -24,11 +25,15 @@ class FailureCause(StrEnum):
     BOND_ANGLE = "BOND_ANGLE"
     FLATNESS = "FLATNESS"
     CLASH = "CLASH"
+    COORD_MAP = "COORD_MAP"
     # The machine or the clock said no.
     EXCEEDED_TIMEOUT = "EXCEEDED_TIMEOUT"
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
     # The conformer was fine and too close to one already kept.
     PRUNED = "PRUNED"
+    # The conformer was delivered, but not relaxed, or not to the end.
+    NO_PARAMETERS = "NO_PARAMETERS"
+    NOT_CONVERGED = "NOT_CONVERGED"
 
 
 class UnusableMoleculeError(ValueError):
@@ -54,6 +59,9 @@ class EmbedResult:
         rejections: cause → samples rejected, those that were replaced included.
         raw_samples: first attempts drawn from the network (one per fragment and conformer).
         raw_stereo_ok: those of them that had all specified stereo right as they came.
+        unrelaxed: cause → conformers delivered as drawn although relaxation was asked for: the
+            force field has NO_PARAMETERS, the clock said no, or what relaxing made of them was not
+            acceptable. Under NOT_CONVERGED they are relaxed as far as it went.
         rounds: sampling rounds the molecule took part in.
         seconds: wall-clock time until its last conformer was settled; a stream is shared, so the
             times of molecules embedded together overlap.
@@ -66,6 +74,7 @@ class EmbedResult:
     rejections: dict[str, int] = field(default_factory=dict)
     raw_samples: int = 0
     raw_stereo_ok: int = 0
+    unrelaxed: dict[str, int] = field(default_factory=dict)
     rounds: int = 0
     seconds: float = 0.0
 

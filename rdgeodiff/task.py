@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 from rdkit import Chem
 
-from rdgeodiff.chem.conformers import prune, with_hydrogens, write_conformers
-from rdgeodiff.chem.featurize import featurize
-from rdgeodiff.chem.fragments import assemble, split
-from rdgeodiff.chem.stereo import stereo_tables
+from rdgeodiff.chem import coordmap
+from rdgeodiff.chem.conformers import (
+    ENERGY,
+    FORCE_FIELD,
+    INDEX,
+    RELAXED,
+    Property,
+    prune,
+    with_hydrogens,
+    write_conformers,
+)
+from rdgeodiff.chem.featurize import UnsupportedAtomError, featurize
+from rdgeodiff.chem.fragments import assemble, split, trivial_conformer
+from rdgeodiff.chem.relax import RelaxedParts, relax_parts
+from rdgeodiff.chem.stereo import stereo_tables, unassigned_stereo
 from rdgeodiff.chem.validate import describe, fault
 from rdgeodiff.chem.verdict import Judge
 from rdgeodiff.parameters import DiffusionEmbedParameters
 from rdgeodiff.results import EmbedResult, FailureCause, UnusableMoleculeError
 
 # Drawing once more cannot help against these.
-FINAL = {FailureCause.EXCEEDED_TIMEOUT, FailureCause.OUT_OF_MEMORY, FailureCause.TOO_LARGE}
+FINAL = {
+    FailureCause.EXCEEDED_TIMEOUT,
+    FailureCause.OUT_OF_MEMORY,
+    FailureCause.TOO_LARGE,
+    FailureCause.INVALID_INPUT,
+}
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a task will deliver: positions (M, 3) in Å, properties of each, and the losses."""
+
+    positions: list[np.ndarray]
+    properties: list[dict[str, Property]]
+    failures: Counter[str]
+    unrelaxed: Counter[str]
 
 
 class Task:
@@ -44,28 +72,50 @@ class Task:
         wrong = fault(mol)
         if wrong is not None:
             raise UnusableMoleculeError(f"{name}: {wrong[1]}", FailureCause(wrong[0]))
+        open_stereo = unassigned_stereo(mol) if settings.strictStereo else None
+        if open_stereo:
+            raise UnusableMoleculeError(
+                f"{name}: {open_stereo} has no specified stereo and strictStereo is set",
+                FailureCause.UNASSIGNED_STEREO,
+            )
         self.mol, self.row = mol, row
         self.result = EmbedResult(requested=count)
         try:
-            self.full = with_hydrogens(mol)
-            self.fragments = split(self.full)
+            # A copy: what RDKit computes is stored on a Mol, and the user's is not ours.
+            self.full = with_hydrogens(Chem.Mol(mol, True))
+            self.fragments = split(self.full, separately=settings.embedFragmentsSeparately)
             tables = [stereo_tables(f.mol) for f in self.fragments]
-            # An atom on its own (a counter-ion of any element) needs no network.
+            # An atom on its own (a counter-ion of any element) and H2 need no network.
             self.graphs = {
                 k: featurize(f.mol, tables[k])
                 for k, f in enumerate(self.fragments)
-                if f.mol.GetNumAtoms() > 1
+                if trivial_conformer(f.mol) is None
             }
+            held = coordmap.held_atoms(mol, settings.coordMap)
+            self.held = [coordmap.within(held, f.atoms) for f in self.fragments]
+            for fragment, own, table in zip(self.fragments, self.held, tables, strict=True):
+                against = own and coordmap.contradiction(fragment.mol, own, table)
+                if against:
+                    raise ValueError(against)
             self.judges = {
-                k: Judge(self.fragments[k].mol, tables[k], settings.enforceChirality)
+                k: Judge(self.fragments[k].mol, tables[k], settings.enforceChirality, self.held[k])
                 for k in self.graphs
             }
+        except UnsupportedAtomError as error:
+            reason = f"{name}: {error}"
+            raise UnusableMoleculeError(reason, FailureCause.UNSUPPORTED_ATOM) from error
         except (RuntimeError, ValueError) as error:
             raise UnusableMoleculeError(f"{name}: {error}", FailureCause.INVALID_INPUT) from error
-        alone = {k: np.zeros((1, 3)) for k in range(len(self.fragments)) if k not in self.graphs}
+        alone = {}
+        for k, own in enumerate(self.held):
+            if k not in self.graphs:
+                known = trivial_conformer(self.fragments[k].mol)
+                assert known is not None
+                alone[k] = known if own is None else own.place(known)[0]
         self.parts: list[dict[int, np.ndarray]] = [dict(alone) for _ in range(count)]
         self.causes: list[FailureCause | None] = [None] * count
         self.rejections: Counter[str] = Counter()
+        self.settled: Settled | None = None
 
     def missing(self) -> list[tuple[int, int]]:
         """(conformer, fragment) pairs still to be drawn."""
@@ -76,6 +126,10 @@ class Task:
             for fragment in range(len(self.fragments))
             if fragment not in done
         ]
+
+    def start(self, conformer: int, fragment: int) -> np.ndarray | None:
+        """Positions (N, 3) in Å to draw from instead of pure noise."""
+        return None
 
     def take(
         self, conformer: int, fragment: int, attempt: int, sample: np.ndarray | FailureCause
@@ -96,19 +150,31 @@ class Task:
             self.rejections[cause.value] += 1
             self.causes[conformer] = cause
 
-    def deliver(self, settings: DiffusionEmbedParameters, all_or_nothing: bool) -> None:
-        """Write what was accepted to the Mol and account for the rest."""
-        failures: Counter[str] = Counter()
-        accepted = []
-        for parts, cause in zip(self.parts, self.causes, strict=True):
-            if len(parts) == len(self.fragments):
-                placed = [parts[k] for k in range(len(self.fragments))]
-                accepted.append(assemble(self.fragments, placed))
-            elif cause is not None:  # None only where an interrupt came before any verdict
-                failures[cause.value] += 1
+    def settle(
+        self,
+        settings: DiffusionEmbedParameters,
+        all_or_nothing: bool,
+        deadline: float | None = None,
+    ) -> None:
+        """Relax and prune what was accepted: the slow part of `deliver`, which writes nothing.
+
+        Different tasks may be settled in different threads, even where they share a Mol.
+
+        Args:
+            settings: parameters of the call.
+            all_or_nothing: a timeout takes back what was finished.
+            deadline: `time.monotonic()` after which nothing is relaxed any more.
+        """
+        complete, failures = self.completed()
         if all_or_nothing and FailureCause.EXCEEDED_TIMEOUT in failures:
-            failures[FailureCause.EXCEEDED_TIMEOUT.value] += len(accepted)
-            accepted = []
+            failures[FailureCause.EXCEEDED_TIMEOUT.value] += len(complete)
+            complete = []
+        conformers = self.relaxed(complete, settings, deadline)
+        staying = [k for k, own in enumerate(self.held) if own is not None]
+        accepted = [
+            assemble(self.fragments, [c.parts[k] for k in range(len(self.fragments))], staying)
+            for c in conformers
+        ]
         kept = prune(
             self.full,
             accepted,
@@ -120,6 +186,58 @@ class Task:
         )
         if len(kept) < len(accepted):
             failures[FailureCause.PRUNED.value] = len(accepted) - len(kept)
-        self.result.conf_ids = write_conformers(self.mol, [accepted[k] for k in kept])
-        self.result.failures = dict(failures)
+        causes = [conformers[k].cause for k in kept]
+        self.settled = Settled(
+            [accepted[k] for k in kept],
+            [properties_of(complete[k], conformers[k], settings.relax) for k in kept],
+            failures,
+            Counter(cause.value for cause in causes if cause is not None),
+        )
+
+    def deliver(self, settings: DiffusionEmbedParameters, all_or_nothing: bool) -> None:
+        """Write what was accepted to the Mol and account for the rest; settles first if need be."""
+        if self.settled is None:
+            self.settle(settings, all_or_nothing)
+        assert self.settled is not None
+        done = self.settled
+        self.result.conf_ids = self.write(done)
+        self.result.failures = dict(done.failures)
+        self.result.unrelaxed = dict(done.unrelaxed)
         self.result.rejections = dict(self.rejections)
+
+    def write(self, done: Settled) -> list[int]:
+        """Put the settled conformers on the Mol and return their ids."""
+        return write_conformers(self.mol, done.positions, done.properties)
+
+    def completed(self) -> tuple[list[int], Counter[str]]:
+        """Conformers of which every fragment was accepted, and the causes of the others."""
+        complete, failures = [], Counter[str]()
+        for index, (parts, cause) in enumerate(zip(self.parts, self.causes, strict=True)):
+            if len(parts) == len(self.fragments):
+                complete.append(index)
+            elif cause is not None:  # None only where an interrupt came before any verdict
+                failures[cause.value] += 1
+        return complete, failures
+
+    def relaxed(
+        self, complete: list[int], settings: DiffusionEmbedParameters, deadline: float | None
+    ) -> list[RelaxedParts]:
+        """The complete conformers, relaxed if that is asked for."""
+        chosen = [self.parts[index] for index in complete]
+        if not settings.relax:
+            return [RelaxedParts(parts) for parts in chosen]
+        if deadline is not None and time.monotonic() > deadline:
+            return [RelaxedParts(parts, None, FailureCause.EXCEEDED_TIMEOUT) for parts in chosen]
+        return relax_parts(
+            self.fragments, self.judges, chosen, settings.relax, settings.numThreads, self.held
+        )
+
+
+def properties_of(index: int, conformer: RelaxedParts, force_field: str) -> dict[str, Property]:
+    """Properties of a delivered conformer; those on relaxation only where it was asked for."""
+    found: dict[str, Property] = {INDEX: index}
+    if force_field:
+        found[RELAXED] = "yes" if conformer.cause is None else conformer.cause.value
+    if conformer.energy is not None:
+        found |= {ENERGY: conformer.energy, FORCE_FIELD: force_field}
+    return found

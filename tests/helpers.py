@@ -1,6 +1,9 @@
-"""What the tests share: small molecules, small random networks, tight comparisons."""
+"""What the tests share: small molecules, networks and scripts, and tight comparisons."""
 
 from __future__ import annotations
+
+import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,6 +13,7 @@ from rdkit.Chem import AllChem
 from rdgeodiff.chem.featurize import featurize
 from rdgeodiff.graph import MolBatch, MolGraph
 from rdgeodiff.nn.graph_field import GraphFieldConfig, GraphFieldNetwork
+from rdgeodiff.results import EmbedResult, FailureCause
 
 
 def mol_from(smiles: str) -> Chem.Mol:
@@ -68,3 +72,73 @@ def tiny_network(seed: int = 0, **sizes: float) -> GraphFieldNetwork:
 def largest_difference(a: torch.Tensor, b: torch.Tensor) -> float:
     """Largest absolute difference."""
     return float((a - b).abs().max())
+
+
+class Script:
+    """A pipeline that answers each request with what `answer(request)` says."""
+
+    def __init__(self, answer: Callable) -> None:
+        self.answer = answer
+        self.requests: list = []
+        self.rounds: list[tuple[int, bool]] = []
+
+    def sample(self, requests, *, guided, deadline, on_result, **more):
+        self.rounds.append((len(requests), guided))
+        # Out of order, as a pipeline that packs by size reports them.
+        for request in reversed(requests):
+            self.requests.append(request)
+            if deadline is not None and time.monotonic() > deadline:
+                on_result(request, FailureCause.EXCEEDED_TIMEOUT)
+            else:
+                on_result(request, self.answer(request))
+
+
+def accounted(result: EmbedResult) -> bool:
+    """Nothing is missing without a cause."""
+    return len(result.conf_ids) + sum(result.failures.values()) == result.requested
+
+
+def specified_stereo(mol: Chem.Mol, conf_id: int) -> str:
+    """Canonical SMILES with the stereo that positions show where `mol` specifies any.
+
+    RDKit alone is asked, by way of its canonical ranking: no table or tag of the library takes
+    part. Equal to `written_stereo(mol)` where the conformer is right.
+    """
+    seen = Chem.Mol(mol, confId=conf_id)
+    for atom in seen.GetAtoms():
+        atom.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
+    for bond in seen.GetBonds():
+        bond.SetStereo(Chem.BondStereo.STEREONONE)
+    Chem.AssignStereochemistryFrom3D(seen, conf_id, replaceExistingTags=True)
+    for atom in mol.GetAtoms():
+        if atom.GetChiralTag() == Chem.ChiralType.CHI_UNSPECIFIED:
+            seen.GetAtomWithIdx(atom.GetIdx()).SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
+    return _isomeric_smiles(seen, mol)
+
+
+def written_stereo(mol: Chem.Mol) -> str:
+    """Canonical isomeric SMILES of the bare molecule, stereo without meaning cleaned away."""
+    return _isomeric_smiles(mol, mol)
+
+
+def _isomeric_smiles(mol: Chem.Mol, specified: Chem.Mol) -> str:
+    copy = Chem.Mol(mol)
+    for bond in specified.GetBonds():
+        if bond.GetBondType() == Chem.BondType.DOUBLE and not bond.GetStereo():
+            # "Any", as RDKit would else read the directions of the single bonds beside it.
+            copy.GetBondWithIdx(bond.GetIdx()).SetStereo(Chem.BondStereo.STEREOANY)
+    copy = Chem.RemoveAllHs(copy)
+    Chem.AssignStereochemistry(copy, cleanIt=True, force=True)
+    return Chem.MolToSmiles(copy)
+
+
+def is_bonded_sensibly(mol: Chem.Mol, positions: np.ndarray) -> bool:
+    """Bonds between 0.6 and 1.5 sums of covalent radii, no other pair closer than its bond."""
+    table = Chem.GetPeriodicTable()
+    radii = np.array([table.GetRcovalent(a.GetAtomicNum()) for a in mol.GetAtoms()])
+    sums = radii[:, None] + radii
+    distances = np.linalg.norm(positions[:, None] - positions, axis=-1)
+    bonded = Chem.GetAdjacencyMatrix(mol).astype(bool)
+    apart = ~bonded & ~np.eye(len(radii), dtype=bool)
+    good = (distances > 0.6 * sums) & (distances < 1.5 * sums)
+    return bool(good[bonded].all() and (distances[apart] > sums[apart]).all())

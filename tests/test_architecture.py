@@ -22,12 +22,15 @@ FLOORS = (
     ("results", "parameters"),
     ("nn", "diffusion", "chem"),
     ("data",),
+    ("architectures",),
     ("checkpoint",),
     ("training", "convert"),
     ("pipeline",),
-    ("task",),
+    ("task", "conformer_properties"),
     ("embed",),
+    ("refine", "rows"),
     ("evaluation",),
+    ("pictures",),
     ("frames", "screen", "distributed", "embed_file"),
     ("commands",),
     ("cli",),
@@ -38,9 +41,13 @@ FLOOR_OF = {unit: height for height, units in enumerate(FLOORS) for unit in unit
 # Where RDKit may be known; everything else runs without it.
 RDKIT_UNITS = {
     "chem",
+    "conformer_properties",
     "task",
     "embed",
+    "refine",
+    "rows",
     "evaluation",
+    "pictures",
     "frames",
     "screen",
     "distributed",
@@ -48,9 +55,9 @@ RDKIT_UNITS = {
     "commands",
     "cli",
 }
-RDKIT_FILES = {"data/conformer_sets.py"}
-# The one file that unpickles, with an unpickler that refuses all but dictionaries and tensors.
-UNPICKLING_FILES = {"convert.py"}
+RDKIT_FILES = {"data/conformer_sets.py", "data/geom_ensembles.py"}
+# The one file that unpickles, with an unpickler that refuses every name not in a short table.
+UNPICKLING_FILES = {"data/restricted_pickle.py"}
 
 MAX_LINES = 330
 

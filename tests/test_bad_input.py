@@ -135,7 +135,7 @@ def test_other_misuse(no_network):
         EmbedMoleculeDiffusion(methane(), randomsed=3)
     with pytest.raises(TypeError, match="params"):
         EmbedMoleculeDiffusion(methane(), 1, {"randomSeed": 3})
-    with pytest.raises(ValueError, match="coordMap"):
+    with pytest.raises(TypeError, match="coordMap"):
         EmbedMoleculeDiffusion(methane(), coordMap={0: None})
     assert EmbedMoleculesDiffusion([], 3) == []
 
@@ -168,3 +168,12 @@ def test_failure_counts_stand_on_the_parameters(methane_network):
     params = DiffusionEmbedParameters(trackFailures=True)
     EmbedMoleculeDiffusion(methane(), 2, params)
     assert params.GetFailureCounts() == {}
+
+
+def test_the_molecule_gets_no_properties_but_conformers(play):
+    mol = Chem.AddHs(Chem.MolFromSmiles("CCO"))
+    mol.SetProp("_Name", "ethanol")
+    play(lambda request: FailureCause.OUT_OF_MEMORY)
+    before = list(mol.GetPropNames(includePrivate=True, includeComputed=True))
+    EmbedMoleculeDiffusion(mol, 1)
+    assert list(mol.GetPropNames(includePrivate=True, includeComputed=True)) == before

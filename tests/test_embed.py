@@ -9,10 +9,10 @@ import time
 
 import numpy as np
 import pytest
+from helpers import accounted
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
-import rdgeodiff.embed
 from rdgeodiff import (
     DiffusionEmbedParameters,
     EmbedMoleculeDiffusion,
@@ -34,43 +34,10 @@ def conformer(smiles, seed):
     return mol.GetConformer().GetPositions()
 
 
-class Script:
-    """A pipeline that answers each request with what `answer(request)` says."""
-
-    def __init__(self, answer):
-        self.answer = answer
-        self.requests = []
-        self.rounds = []
-
-    def sample(self, requests, *, guided, deadline, on_result):
-        self.rounds.append((len(requests), guided))
-        # Out of order, as a pipeline that packs by size reports them.
-        for request in reversed(requests):
-            self.requests.append(request)
-            if deadline is not None and time.monotonic() > deadline:
-                on_result(request, FailureCause.EXCEEDED_TIMEOUT)
-            else:
-                on_result(request, self.answer(request))
-
-
-@pytest.fixture
-def play(monkeypatch):
-    def start(answer):
-        script = Script(answer)
-        monkeypatch.setattr(rdgeodiff.embed, "_open_pipeline", lambda settings: script)
-        return script
-
-    return start
-
-
 def good(smiles):
     return lambda r: conformer(
         smiles, 1 + (r.seed * 31 + r.row * 7 + r.conformer * 3 + r.attempt) % 10_000
     )
-
-
-def accounted(result):
-    return len(result.conf_ids) + sum(result.failures.values()) == result.requested
 
 
 def labels(mol, conf_id):

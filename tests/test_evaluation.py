@@ -20,7 +20,7 @@ from rdgeodiff.evaluation.generators import (
     Generated,
     make_generator,
 )
-from rdgeodiff.evaluation.published import published_table
+from rdgeodiff.evaluation.published import NOTE, published_table
 from rdgeodiff.evaluation.report import evaluate_archive, spread_out
 from rdgeodiff.evaluation.rmsd import rmsd_matrix, symmetry
 from rdgeodiff.evaluation.validity import geometry_deviation, posebusters_passes, right_stereo
@@ -221,7 +221,11 @@ def test_an_interrupted_run_reports_what_is_finished() -> None:
 
 
 def test_published_rows_are_of_the_same_threshold() -> None:
-    assert published_table((0.5,)).count("GEOM-QM9") == 2
+    rows = published_table((0.5,), "geodiff").splitlines()
+    assert rows[0] == NOTE and all("GEOM-QM9 | geodiff | 0.5" in r for r in rows[4:])
+    assert {r.split("|")[1].strip() for r in rows[4:]} >= {"CVGAE", "ConfGF", "GeoDiff-A"}
+    assert "| GeoDiff-C | GEOM-Drugs | geodiff | 1.25 | 89.13/97.88 |" in published_table((1.25,))
+    assert "torsional" in published_table((0.5,)) and "torsional" not in "".join(rows)
     assert published_table((0.3,)) == ""
 
 

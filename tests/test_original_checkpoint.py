@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from rdgeodiff.checkpoint import CheckpointError, load_model
-from rdgeodiff.convert import convert_checkpoint, load_dual_encoder, write_converted
+from rdgeodiff.convert import convert_checkpoint, write_converted
 from rdgeodiff.diffusion.original_geodiff import NoiseTables
 from rdgeodiff.diffusion.schedule import Schedule
 from rdgeodiff.nn.atom_graphs import AtomGraphs
@@ -82,7 +82,7 @@ def test_a_file_from_a_gpu_holds_the_same():
 @pytest.mark.parametrize("name", ["tiny_checkpoint.pt", "tiny_checkpoint_cuda.pt"])
 def test_converted_model_gives_the_public_outputs(name, tmp_path):
     description = write_converted(FIXTURES / name, tmp_path / "models" / "tiny")
-    model = load_dual_encoder(description)
+    model = load_model(description)
     assert not model.network.training
     assert model.info["original_config"] == PUBLIC["config"]
     assert model.network.config.smooth_conv and model.network.config.max_neighbors == 32
@@ -273,8 +273,11 @@ def test_files_beside_each_other(tmp_path):
     assert info["architecture"] == "DualEncoderEpsNetwork"
     assert info["source"]["file"] == CHECKPOINT.name
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.json", "tiny.safetensors"]
-    with pytest.raises(CheckpointError, match="DualEncoderEpsNetwork"):
-        load_model(description)
+    assert info["schedule"]["steps"] == 5000
+    assert info["schedule"]["beta_end"] == PUBLIC["config"]["model"]["beta_end"]
+    assert info["parameters"] == sum(
+        v.numel() for k, v in load_model(description).network.state_dict().items()
+    )
 
 
 def test_altered_files_are_refused(tmp_path):
@@ -283,21 +286,23 @@ def test_altered_files_are_refused(tmp_path):
     for old, new, message in (
         ('"hidden_dim": 32', '"hidden_dim": 33', "does not describe its weights"),
         ('"cutoff"', '"cut"', "does not describe its weights"),
-        ("DualEncoderEpsNetwork", "GraphFieldNetwork", "does not describe a DualEncoder"),
+        ("DualEncoderEpsNetwork", "GraphFieldNetwork", "does not describe its weights"),
+        ("DualEncoderEpsNetwork", "Other", "unknown architecture 'Other'"),
+        ('"clip_local"', '"clip_all"', "does not describe its weights"),
         ('"sha256": "', '"sha256": "0', "SHA-256"),
         ("{", "", "cannot be read"),
     ):
         description.write_text(good.replace(old, new, 1))
         with pytest.raises(CheckpointError, match=message):
-            load_dual_encoder(description)
+            load_model(description)
     description.write_text(good)
     weights = description.with_suffix(".safetensors")
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="SHA-256"):
-        load_dual_encoder(description)
+        load_model(description)
     weights.unlink()
     with pytest.raises(CheckpointError, match="cannot be read"):
-        load_dual_encoder(description)
+        load_model(description)
 
 
 def test_weights_of_another_size_are_not_converted(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rdkit import Chem
@@ -36,16 +36,51 @@ def as_conformer(positions: np.ndarray) -> Chem.Conformer:
     return conformer
 
 
-def write_conformers(mol: Chem.Mol, positions: Sequence[np.ndarray]) -> list[int]:
+# Names of the properties of a delivered conformer.
+INDEX, RELAXED = "rdgeodiff_index", "rdgeodiff_relaxed"
+ENERGY, FORCE_FIELD = "rdgeodiff_energy", "rdgeodiff_force_field"
+
+Property = str | bool | int | float
+
+
+def write_conformers(
+    mol: Chem.Mol,
+    positions: Sequence[np.ndarray],
+    properties: Sequence[Mapping[str, Property]] | None = None,
+) -> list[int]:
     """Append conformers to `mol`; returns their ids, which continue after the highest there is.
 
     Args:
         mol: only its conformers change.
         positions: arrays (M, 3) in Å with M at least the number of atoms; rows beyond them
             (hydrogens added for the model's sake) are left out.
+        properties: name → value for each conformer.
     """
     n = mol.GetNumAtoms()
-    return [mol.AddConformer(as_conformer(p[:n]), assignId=True) for p in positions]
+    ids = []
+    for k, p in enumerate(positions):
+        conformer = as_conformer(p[:n])
+        for name, value in (properties[k] if properties is not None else {}).items():
+            set_property(conformer, name, value)
+        ids.append(mol.AddConformer(conformer, assignId=True))
+    return ids
+
+
+def set_property(target: Chem.Mol | Chem.Conformer, name: str, value: Property) -> None:
+    """Set a property under its Python type; whole numbers too large for RDKit become text."""
+    if isinstance(value, bool):
+        target.SetBoolProp(name, value)
+    elif isinstance(value, int):
+        if -(2**31) <= value < 2**31:
+            target.SetIntProp(name, value)
+        elif 0 <= value < 2**32:
+            target.SetUnsignedProp(name, value)
+        else:
+            target.SetProp(name, str(value))
+    elif isinstance(value, float):
+        target.SetDoubleProp(name, value)
+    else:
+        target.SetProp(name, value)
 
 
 def prune(

@@ -6,7 +6,7 @@ would invent one. RDKit leaves them on top of each other, ours do not touch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +28,13 @@ class Fragment:
     atoms: np.ndarray
 
 
-def split(mol: Chem.Mol) -> list[Fragment]:
-    """Fragments of a sanitised Mol, in order of their lowest atom; tags and labels are kept."""
+def split(mol: Chem.Mol, *, separately: bool = True) -> list[Fragment]:
+    """Fragments of a sanitised Mol, in order of their lowest atom; tags and labels are kept.
+
+    Not `separately`: the whole molecule as one, connected or not.
+    """
+    if not separately:
+        return [Fragment(mol, np.arange(mol.GetNumAtoms()))]
     mapping: list[tuple[int, ...]] = []
     parts = Chem.GetMolFrags(mol, asMols=True, sanitizeFrags=False, fragsMolAtomMapping=mapping)
     if len(parts) == 1:
@@ -40,22 +45,37 @@ def split(mol: Chem.Mol) -> list[Fragment]:
     return [Fragment(p, np.array(a)) for p, a in zip(parts, mapping, strict=True)]
 
 
-def assemble(fragments: Sequence[Fragment], parts: Sequence[np.ndarray]) -> np.ndarray:
+def trivial_conformer(mol: Chem.Mol) -> np.ndarray | None:
+    """The one conformer (N, 3) in Å of a single atom or of H₂ (0.7414 Å, NIST), else None.
+
+    The model has never seen either, and there is nothing to sample.
+    """
+    if mol.GetNumAtoms() == 1:
+        return np.zeros((1, 3))
+    if mol.GetNumAtoms() == 2 and all(a.GetAtomicNum() == 1 for a in mol.GetAtoms()):
+        return np.array([[-0.3707, 0.0, 0.0], [0.3707, 0.0, 0.0]])
+    return None
+
+
+def assemble(
+    fragments: Sequence[Fragment], parts: Sequence[np.ndarray], placed: Collection[int] = ()
+) -> np.ndarray:
     """Positions (N, 3) of the whole molecule from those of its fragments, all in Å.
 
-    The largest fragment stays where it is. The others follow along x, largest first, each with
-    `GAP` between its atoms and everything before it.
+    Fragments in `placed` stay where they are; where there is none, the largest one does. The others
+    follow along x, largest first, each with `GAP` between its atoms and everything before it.
     """
     if len(fragments) == 1:
         return parts[0]
-    total = sum(len(f.atoms) for f in fragments)
-    whole = np.zeros((total, 3))
-    edge: float | None = None
-    for k in sorted(range(len(fragments)), key=lambda k: -len(fragments[k].atoms)):
-        placed = np.array(parts[k], dtype=np.float64)
-        if edge is not None:
-            placed = placed - placed.mean(0)
-            placed[:, 0] += edge + GAP - placed[:, 0].min()
-        edge = float(placed[:, 0].max())
-        whole[fragments[k].atoms] = placed
+    order = sorted(range(len(fragments)), key=lambda k: -len(fragments[k].atoms))
+    staying = set(placed) or {order[0]}
+    whole = np.zeros((sum(len(f.atoms) for f in fragments), 3))
+    edge = -np.inf
+    for k in sorted(order, key=lambda k: k not in staying):
+        part = np.array(parts[k], dtype=np.float64)
+        if k not in staying:
+            part = part - part.mean(0)
+            part[:, 0] += edge + GAP - part[:, 0].min()
+        edge = max(edge, float(part[:, 0].max()))
+        whole[fragments[k].atoms] = part
     return whole

@@ -16,7 +16,7 @@ def describe(mol: Any, row: int) -> str:
     """How to name a molecule to its owner: its row and, where it can be written, its SMILES."""
     with rdBase.BlockLogs():
         try:
-            return f"molecule {row} ({Chem.MolToSmiles(mol)})"
+            return f"molecule {row} ({Chem.MolToSmiles(Chem.Mol(mol))})"
         except Exception:  # whatever is wrong with the Mol is being reported already
             return f"molecule {row}"
 

@@ -8,8 +8,17 @@ import numpy as np
 from rdkit import Chem
 
 from rdgeodiff.chem.conformers import as_conformer
+from rdgeodiff.chem.cumulenes import Allenes
 from rdgeodiff.chem.plausibility import Plausibility
-from rdgeodiff.chem.stereo import StereoTables, wrong_centers, wrong_double_bonds
+from rdgeodiff.chem.stereo import (
+    StereoTables,
+    wrong_axes,
+    wrong_centers,
+    wrong_double_bonds,
+)
+from rdgeodiff.geometry import HeldAtoms
+
+HELD_TOLERANCE = 0.05  # Å a held atom may lie off its place
 
 _HANDS = (Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW)
 _CIS = (Chem.BondStereo.STEREOZ, Chem.BondStereo.STEREOCIS)
@@ -37,14 +46,24 @@ class Judge:
     Args:
         mol: sanitised Mol with explicit hydrogens, one fragment.
         tables: its stereo tables.
-        enforce_chirality: reject wrong tetrahedral centres; double bonds are checked in any case.
+        enforce_chirality: reject wrong tetrahedral centres and axes; double bonds are checked in
+            any case.
+        held: atoms that have places; an accepted sample is delivered in the frame of these.
     """
 
-    def __init__(self, mol: Chem.Mol, tables: StereoTables, enforce_chirality: bool = True) -> None:
+    def __init__(
+        self,
+        mol: Chem.Mol,
+        tables: StereoTables,
+        enforce_chirality: bool = True,
+        held: HeldAtoms | None = None,
+    ) -> None:
         self._mol = Chem.Mol(mol)
         self._mol.RemoveAllConformers()
         self._tables = tables
         self._enforce = enforce_chirality
+        self._held = held
+        self._allenes = Allenes(mol)
         self._plausibility = Plausibility(mol)
         self._trans = {
             frozenset((int(begin), int(end))): (int(first), int(last), bool(is_trans))
@@ -56,23 +75,40 @@ class Judge:
     def judge(self, positions: np.ndarray) -> Verdict:
         """Verdict on (N, 3) positions in Å.
 
-        A sample with every specified centre wrong is the mirror image of what was asked for; a
-        reflection mends it without touching a distance.
+        A sample with every specified centre and axis wrong is the mirror image of what was asked
+        for; a reflection mends it without touching a distance.
+
+        Raises:
+            ValueError: positions of another number of atoms.
         """
+        if positions.shape != (self._mol.GetNumAtoms(), 3):
+            n = self._mol.GetNumAtoms()
+            raise ValueError(f"positions of shape {positions.shape} for {n} atoms")
         if not np.isfinite(positions).all():
             return Verdict(None, "NONFINITE", False)
+        positions = self._allenes.mend(positions)
         centers = wrong_centers(positions, self._tables)
         bonds = wrong_double_bonds(positions, self._tables)
-        stereo_ok = not centers.any() and not bonds.any()
-        if self._enforce and len(centers) and centers.all():
+        axes = wrong_axes(positions, self._tables)
+        hands = np.concatenate([centers, axes])
+        stereo_ok = not hands.any() and not bonds.any()
+        if self._enforce and hands.any():
+            if not hands.all():
+                return Verdict(None, "STEREO", False)
             positions = positions * np.array([1.0, 1.0, -1.0])
-        elif self._enforce and centers.any():
-            return Verdict(None, "STEREO", False)
+            if wrong_axes(positions, self._tables).any():  # flat, not twisted the other way
+                return Verdict(None, "STEREO", False)
         if bonds.any():
             return Verdict(None, "DOUBLE_BOND_STEREO", False)
+        if self._allenes.any_flat(positions):
+            return Verdict(None, "FLATNESS", stereo_ok)
         fault = self._plausibility.cause(positions) or self._perceived_fault(positions)
         if fault is not None:
             return Verdict(None, str(fault), stereo_ok)
+        if self._held is not None:
+            positions, gap = self._held.place(positions)
+            if gap > HELD_TOLERANCE:
+                return Verdict(None, "COORD_MAP", stereo_ok)
         return Verdict(positions, None, stereo_ok)
 
     def _perceived_fault(self, positions: np.ndarray) -> str | None:

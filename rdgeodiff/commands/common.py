@@ -25,7 +25,7 @@ def add_command(commands: Any, name: str, run: Any) -> argparse.ArgumentParser:
     return command
 
 
-def add_model_options(command: argparse.ArgumentParser) -> None:
+def add_model_options(command: argparse._ActionsContainer) -> None:
     """Options that say which model draws, how, and on what."""
     command.add_argument("--model", default="default", help="name or path")
     command.add_argument("--steps", type=int, default=0, help="0: the model's own")

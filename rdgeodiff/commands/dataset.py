@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from rdgeodiff.commands.common import DONE, add_command
+from rdgeodiff.commands.common import DONE, add_command, positive
+
+CONFGF = "confgf"
 
 
 def register(commands: Any) -> None:
@@ -15,6 +17,27 @@ def register(commands: Any) -> None:
     featurize = add_command(actions, "featurize", run_featurize)
     featurize.add_argument("archive")
     featurize.add_argument("output", help="shard, .npz")
+    geom = add_command(actions, "geom", run_geom)
+    geom.add_argument("source", help="GEOM's rdkit_folder, or a preprocessed .pkl of GeoDiff")
+    geom.add_argument("folder", help="files are written here; a run that was stopped goes on")
+    geom.add_argument("--set", choices=("qm9", "drugs"), default="", help="part of an rdkit_folder")
+    geom.add_argument(
+        "--split", default="", help=f"{CONFGF}: drawn as in the paper; or an .npy or .json file"
+    )
+    geom.add_argument(
+        "--part", choices=("train", "val", "test"), default="train", help="of --split"
+    )
+    geom.add_argument("--write-split", metavar="FILE", help="names of all parts, .json")
+    geom.add_argument("--kind", choices=("shard", "archive"), default="shard")
+    geom.add_argument(
+        "--conformers",
+        type=int,
+        metavar="N",
+        help=f"the N of largest weight; 0: all (default: 5 for {CONFGF}'s train and val, else 0)",
+    )
+    geom.add_argument("--least", type=positive, default=1, metavar="N", help="skip with fewer")
+    geom.add_argument("--max-atoms", type=int, default=0, metavar="N", help="skip larger molecules")
+    geom.add_argument("--limit", type=int, default=0, metavar="K", help="only the first K names")
     counts = add_command(actions, "info", run_dataset_info)
     counts.add_argument("shards", nargs="+", metavar="SHARD")
 
@@ -26,6 +49,51 @@ def run_featurize(args: argparse.Namespace) -> int:
     count = featurize_archive(args.archive, args.output, progress=not args.quiet)
     print(f"{args.output}: {count} molecules")
     return DONE
+
+
+def run_geom(args: argparse.Namespace) -> int:
+    """GEOM, official or preprocessed, as training shards or evaluation archives."""
+    from rdgeodiff.data.geom import open_source
+    from rdgeodiff.data.geom_build import build_geom
+
+    if args.write_split and not args.split:
+        raise ValueError("--write-split needs --split")
+    source = open_source(args.source, args.set)
+    names = _split_names(args, source) if args.split else list(source.names)
+    conformers = args.conformers
+    if conformers is None:
+        conformers = 5 if args.split == CONFGF and args.part != "test" else 0
+    report = build_geom(
+        source,
+        args.folder,
+        names[: args.limit or None],
+        stem=args.part if args.split else "part",
+        kind=args.kind,
+        conformers=conformers,
+        least=args.least,
+        max_atoms=args.max_atoms,
+        progress=not args.quiet,
+    )
+    print(f"{args.folder}: {report.summary()}")
+    return DONE
+
+
+def _split_names(args: argparse.Namespace, source: Any) -> list[str]:
+    """Names of the chosen part of the chosen split."""
+    from rdgeodiff.data.geom import GeomFolder
+    from rdgeodiff.data.geom_splits import PARTS, confgf_split, read_split, write_split
+
+    if args.split == CONFGF:
+        if not (isinstance(source, GeomFolder) and source.summary):
+            raise ValueError(f"--split {CONFGF} needs an rdkit_folder with its summary")
+        split = confgf_split(source.summary, source.dataset)
+    else:
+        listed = source.sorted_names() if isinstance(source, GeomFolder) else source.names
+        parts = PARTS if args.write_split else (args.part,)
+        split = {part: read_split(args.split, part, listed) for part in parts}
+    if args.write_split:
+        write_split(args.write_split, split)
+    return split[args.part]
 
 
 def run_dataset_info(args: argparse.Namespace) -> int:

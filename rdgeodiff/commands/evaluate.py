@@ -13,6 +13,7 @@ from rdgeodiff.commands.common import (
     add_command,
     add_model_options,
     model_options,
+    positive,
     set_threads,
     version,
 )
@@ -21,44 +22,80 @@ from rdgeodiff.commands.common import (
 def register(commands: Any) -> None:
     """Add the command to the parser."""
     evaluate = add_command(commands, "evaluate", run_evaluate)
-    evaluate.add_argument("archives", nargs="+", metavar="ARCHIVE", help="references, .npz")
-    evaluate.add_argument("--methods", default="diffusion,etkdg,etkdg+mmff")
+    kinds = "archive or shard (.npz), .sdf, GEOM's rdkit_folder or a preprocessed .pkl"
+    evaluate.add_argument("archives", nargs="*", metavar="FILE", help=f"references: {kinds}")
+    evaluate.add_argument(
+        "--references", action="append", default=[], metavar="FILE", help="the same, by name"
+    )
+    evaluate.add_argument(
+        "--protocol", choices=("geodiff", "torsional"), default="", help="default: our own"
+    )
+    evaluate.add_argument(
+        "--methods",
+        default="diffusion,etkdg,etkdg+mmff",
+        help="of diffusion, diffusion+mmff, etkdg and etkdg+mmff",
+    )
+    evaluate.add_argument(
+        "--relax", choices=("MMFF94s",), help="also diffusion followed by this force field"
+    )
     evaluate.add_argument("--molecules", type=int, default=0, metavar="K", help="only K of them")
     evaluate.add_argument("--delta", type=float, action="append", metavar="Å", help="threshold(s)")
     evaluate.add_argument("--seed", type=int, default=0)
     evaluate.add_argument("--out", metavar="FILE", help="all results as JSON")
+    evaluate.add_argument("--table", metavar="FILE", help="the tables as Markdown")
+    evaluate.add_argument("--plot", metavar="FILE", help="COV-R and COV-P against δ, .png or .svg")
     evaluate.add_argument("--posebusters", action="store_true")
+    evaluate.add_argument("--workers", type=positive, default=1, help="threads that score (1)")
     add_model_options(evaluate)
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
     """COV and MAT of the model and of ETKDGv3 on reference ensembles."""
     from rdgeodiff.evaluation.generators import make_generator
+    from rdgeodiff.evaluation.plots import plot_coverage, require_matplotlib
+    from rdgeodiff.evaluation.protocols import protocol_of
     from rdgeodiff.evaluation.report import evaluate_archive
 
+    archives = [*args.archives, *args.references]
+    if not archives:
+        raise ValueError("name at least one file of references")
+    if args.plot:
+        require_matplotlib()
     set_threads(args.threads)
     options = model_options(args)
+    methods = [m.strip() for m in args.methods.split(",")]
+    if args.relax and "diffusion+mmff" not in methods:
+        methods.append("diffusion+mmff")
     generators = [
-        make_generator(m.strip(), seed=args.seed, threads=args.threads, **options)
-        for m in args.methods.split(",")
+        make_generator(m, seed=args.seed, threads=args.threads, **options) for m in methods
     ]
     reports = []
-    for archive in args.archives:
+    for archive in archives:
         report = evaluate_archive(
             archive,
             generators,
             molecules=args.molecules,
             deltas=args.delta or (),
+            protocol=protocol_of(args.protocol),
+            sweep=bool(args.protocol or args.plot),
             posebusters=args.posebusters,
+            workers=args.workers,
             progress=not args.quiet,
         )
         reports.append(report)
         print(report.to_markdown())
+        if args.table:
+            Path(args.table).write_text("\n".join(r.to_markdown() for r in reports))
         if args.out:
             settings = {"seed": args.seed, "threads": args.threads, **options}
-            archives = [r.to_dict() for r in reports]
-            data = {"rdgeodiff": version(), "settings": settings, "archives": archives}
+            data = {
+                "rdgeodiff": version(),
+                "settings": settings,
+                "archives": [r.to_dict() for r in reports],
+            }
             Path(args.out).write_text(json.dumps(data, indent=1) + "\n")
+        if args.plot:
+            plot_coverage(reports, args.plot)
         if report.interrupted:
             return INTERRUPTED
     return DONE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,8 @@ def run_train(args: argparse.Namespace) -> int:
 
 def run_export(args: argparse.Namespace) -> int:
     """Averaged weights of a run as a model; needs no RDKit."""
+    from rdgeodiff.architectures import EdgeScoreProcess, Sampling, architecture
     from rdgeodiff.checkpoint import save_model
-    from rdgeodiff.nn.graph_field import GraphFieldNetwork
     from rdgeodiff.training.config import TrainConfig
     from rdgeodiff.training.state import load_state
 
@@ -56,17 +57,26 @@ def run_export(args: argparse.Namespace) -> int:
     if state is None:
         raise ValueError(f"{folder}: holds no training state")
     tensors, meta = state
-    network = GraphFieldNetwork(config.network)
+    network = architecture(config.architecture).network(config.network)
     prefix = "average."
     average = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     problems = network.load_state_dict(average, strict=False)
-    if problems.missing_keys or problems.unexpected_keys:
+    # A run keeps parameters only; buffers are constants.
+    missing = {name for name, _ in network.named_parameters()} & set(problems.missing_keys)
+    if missing or problems.unexpected_keys:
         raise ValueError(f"{folder}: the state does not fit its config.json ({problems})")
     training = json.loads(config.to_json())
     del training["network"]
     # Paths say where data lay on one machine; names say what it was.
     training["shards"] = {Path(p).name: share for p, share in config.shards.items()}
     training["validation"] = [Path(p).name for p in config.validation]
-    written = save_model(args.stem, network, {"training": {**training, **meta}})
+    process = None
+    if config.architecture == "DualEncoderEpsNetwork":
+        process = EdgeScoreProcess(objective=config.objective)
+    info: dict[str, Any] = {"objective": config.objective, "training": {**training, **meta}}
+    if config.objective == "aligned":
+        # Such a network denoises by itself, whatever its architecture.
+        info["sampling"] = dataclasses.asdict(Sampling())
+    written = save_model(args.stem, network, info, process)
     print(f"{written} and {written.with_suffix('.safetensors').name}: {meta['samples']} samples")
     return DONE

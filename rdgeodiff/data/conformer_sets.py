@@ -8,9 +8,7 @@ once, here.
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +17,11 @@ from rdkit import Chem
 from tqdm.auto import tqdm
 
 from rdgeodiff.chem.featurize import featurize
+from rdgeodiff.data.arrays import ArraysError, read_arrays
 from rdgeodiff.data.shards import Reference, write_shard
+
+# Kinds of numpy's types and number of axes.
+_ARRAYS = {"smiles": ("US", 1), "n_atoms": ("iu", 1), "n_confs": ("iu", 1), "coords": ("iuf", 2)}
 
 
 class ArchiveError(ValueError):
@@ -76,6 +78,43 @@ def read_archive(
         yield ReferenceMolecule(smiles, mol, block.reshape(confs[k], atoms[k], 3), energies)
 
 
+def write_archive(path: str | os.PathLike[str], molecules: Sequence[ReferenceMolecule]) -> None:
+    """Write `molecules` for `read_archive`; the file appears when complete.
+
+    Energies are stored where every molecule has them.
+
+    Raises:
+        ArchiveError: no molecules, a SMILES whose atoms are not those of the Mol, or an atom more
+            than 32 Å from the centroid; names the molecule's index.
+    """
+    path = Path(path)
+    if not molecules:
+        raise ArchiveError(f"{path}: no molecules to write")
+    coords = []
+    for k, molecule in enumerate(molecules):
+        parsed = Chem.MolFromSmiles(molecule.smiles)
+        numbers = [] if parsed is None else _numbers(Chem.AddHs(parsed))
+        if numbers != _numbers(molecule.mol):
+            raise ArchiveError(f"molecule {k} ({molecule.smiles}): its SMILES has other atoms")
+        centered = molecule.positions - molecule.positions.mean(1, keepdims=True)
+        thousandths = np.rint(1000.0 * centered).reshape(-1, 3)
+        if np.abs(thousandths).max(initial=0) > np.iinfo(np.int16).max:
+            raise ArchiveError(f"molecule {k} ({molecule.smiles}): more than 32 Å in radius")
+        coords.append(thousandths.astype(np.int16))
+    arrays = {
+        "smiles": np.array([m.smiles for m in molecules]),
+        "n_atoms": np.array([m.mol.GetNumAtoms() for m in molecules], np.int16),
+        "n_confs": np.array([len(m.positions) for m in molecules], np.int16),
+        "coords": np.concatenate(coords),
+    }
+    energies = [m.energies for m in molecules if m.energies is not None]
+    if len(energies) == len(molecules):
+        arrays["energy"] = np.concatenate(energies).astype(np.float32)
+    temporary = path.with_suffix(".partial.npz")
+    np.savez_compressed(temporary, allow_pickle=False, **arrays)
+    os.replace(temporary, path)
+
+
 def featurize_archive(
     source: str | os.PathLike[str], target: str | os.PathLike[str], *, progress: bool = True
 ) -> int:
@@ -88,14 +127,30 @@ def featurize_archive(
     return write_shard(target, references)
 
 
+def _numbers(mol: Chem.Mol) -> list[int]:
+    return [a.GetAtomicNum() for a in mol.GetAtoms()]
+
+
 def _load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ArchiveError(f"{path}: not an archive of conformers ({error})") from error
-    missing = {"smiles", "n_atoms", "n_confs", "coords"} - arrays.keys()
+        arrays = read_arrays(path)
+    except ArraysError as error:
+        raise ArchiveError(f"not an archive of conformers: {error}") from error
+    missing = _ARRAYS.keys() - arrays.keys()
     if missing:
         names = ", ".join(sorted(missing))
         raise ArchiveError(f"{path}: not an archive of conformers (no {names})")
+    for name, (kinds, ndim) in _ARRAYS.items():
+        if arrays[name].dtype.kind not in kinds or arrays[name].ndim != ndim:
+            raise ArchiveError(f"{path}: array {name} has a wrong type")
+    atoms, confs = (arrays[name].astype(np.int64) for name in ("n_atoms", "n_confs"))
+    if not len(atoms) == len(confs) == len(arrays["smiles"]):
+        raise ArchiveError(f"{path}: counts of molecules disagree")
+    if (atoms < 1).any() or (confs < 0).any() or arrays["coords"].shape[1] != 3:
+        raise ArchiveError(f"{path}: sizes of molecules or coordinates make no sense")
+    if not np.isfinite(arrays["coords"]).all():
+        raise ArchiveError(f"{path}: coordinates are not finite")
+    energy = arrays.get("energy")
+    if energy is not None and (energy.dtype.kind not in "fiu" or energy.ndim != 1):
+        raise ArchiveError(f"{path}: array energy has a wrong type")
     return arrays

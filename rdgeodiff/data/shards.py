@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rdgeodiff.data.arrays import ArraysError, read_arrays
 from rdgeodiff.graph import NODE_COLUMNS, GraphError, MolGraph
 
 FORMAT = 1
@@ -78,17 +79,20 @@ class Shard:
         return len(self.n_atoms)
 
     def graph(self, index: int) -> MolGraph:
-        """The graph of molecule `index`."""
+        """The graph of molecule `index`; ShardError if its arrays contradict each other."""
         atoms = self._slice("atoms", index)
         centers = self._slice("centers", index)
         a = self._arrays
-        return MolGraph(
-            a["atomic_numbers"][atoms],
-            a["node_codes"][atoms],
-            a["pair_codes"][self._slice("pairs", index)],
-            a["centers"][centers],
-            a["parities"][centers],
-        )
+        try:
+            return MolGraph(
+                a["atomic_numbers"][atoms],
+                a["node_codes"][atoms],
+                a["pair_codes"][self._slice("pairs", index)],
+                a["centers"][centers],
+                a["parities"][centers],
+            )
+        except GraphError as error:
+            raise ShardError(f"{self.name}: molecule {index}: {error}") from error
 
     def conformer(self, index: int, which: int) -> np.ndarray:
         """Positions (N, 3) float32 in Å of conformer `which` of molecule `index`."""
@@ -135,19 +139,20 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            if int(stored["format"]) != FORMAT:
-                raise ShardError(f"{path}: shard format {int(stored['format'])}, not {FORMAT}")
-            arrays = {name: stored[name] for name in _ARRAYS}
-    except ShardError:
-        raise
-    except Exception as error:  # damage shows in zipfile, zlib and numpy under a dozen types
-        raise ShardError(f"{path}: not a readable shard ({error})") from error
+        arrays = read_arrays(path)
+    except ArraysError as error:
+        raise ShardError(str(error)) from error
+    missing = {"format", *_ARRAYS} - arrays.keys()
+    if missing:
+        raise ShardError(f"{path}: not a shard (no {', '.join(sorted(missing))})")
+    kind = arrays["format"]
+    if kind.shape != () or kind.dtype.kind not in "iu" or int(kind) != FORMAT:
+        raise ShardError(f"{path}: shard format {kind}, not {FORMAT}")
     for name, (dtype, ndim) in _ARRAYS.items():
         if arrays[name].dtype != dtype or arrays[name].ndim != ndim:
             raise ShardError(f"{path}: array {name} has a wrong type")
     try:
-        return Shard(arrays, path.name)
+        return Shard({name: arrays[name] for name in _ARRAYS}, path.name)
     except GraphError as error:
         raise ShardError(f"{path}: {error}") from error
 

@@ -1,13 +1,23 @@
-"""Training objectives.
+"""Training objectives: what counts as the noise between a clean and a noisy structure.
 
-GeoDiff-A (the paper's alignment approach): the clean structure is superposed on the noisy one
-before the noise between them is taken as the target, so that the target is equivariant.
+* "aligned" is GeoDiff-A, the paper's alignment approach: the clean structure is superposed on the
+  noisy one first, so that the target is equivariant.
+* "chain_rule" is GeoDiff-C: the noise of distances, carried to coordinates (see `chain_rule`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
+from rdgeodiff.diffusion.chain_rule import (
+    GLOBAL_WEIGHT,
+    LOCAL_WEIGHT,
+    chain_rule_clean,
+    edge_terms,
+)
 from rdgeodiff.diffusion.denoiser import Field, precondition
 from rdgeodiff.geometry import align, center
 from rdgeodiff.graph import MolBatch
@@ -63,3 +73,63 @@ def noisy_pair(
     clean = center(clean, batch.mask)
     x = clean + sigma.view(-1, 1, 1) * center(noise, batch.mask)
     return x, align(clean, x)
+
+
+def chain_rule_pair(
+    batch: MolBatch, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Centred noisy positions and what GeoDiff-C takes for the clean ones, both (B, N, 3)."""
+    clean = center(clean, batch.mask)
+    x = clean + sigma.view(-1, 1, 1) * center(noise, batch.mask)
+    return x, chain_rule_clean(batch, x, clean)
+
+
+def plain_pair(
+    batch: MolBatch, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Centred noisy and clean positions, both (B, N, 3), for losses that compare distances."""
+    clean = center(clean, batch.mask)
+    return clean + sigma.view(-1, 1, 1) * center(noise, batch.mask), clean
+
+
+# (batch, clean, noise, σ) → noisy positions and the clean structure to be learnt
+Pairing = Callable[
+    [MolBatch, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]
+]
+OBJECTIVES: dict[str, Pairing] = {"aligned": noisy_pair, "chain_rule": chain_rule_pair}
+
+
+def edge_score_error(
+    network: Callable[..., Any],
+    graphs: Any,
+    batch: MolBatch,
+    x: torch.Tensor,
+    clean: torch.Tensor,
+    sigma: torch.Tensor,
+    objective: str,
+) -> torch.Tensor:
+    """Loss (B,) of a network that scores edges, with the original's weights of its two branches.
+
+    Under "chain_rule" each branch answers for its own edges, as in the original. Under "aligned"
+    both together, and the local one alone where it acts alone (at high noise), are to give −ε.
+
+    Args:
+        network: network(graphs, x) → scores; see `rdgeodiff.nn.dual_encoder`.
+        graphs: `batch` as the network reads it, without padding.
+        batch: B molecules.
+        x: (B, N, 3) noisy positions in Å.
+        clean: (B, N, 3) clean ones; superposed on `x` for "aligned".
+        sigma: (B,) noise levels in Å.
+        objective: key of `OBJECTIVES`.
+    """
+    scores = network(graphs, x[batch.mask])
+    level = sigma[graphs.molecule]
+    if objective == "chain_rule":
+        per_atom = edge_terms(scores, clean[batch.mask], level).per_atom
+    else:
+        target = (clean - x)[batch.mask] / level.unsqueeze(-1)
+        local = scores.local_field()
+        both = (local + scores.global_field() - target).square().sum(-1)
+        per_atom = GLOBAL_WEIGHT * both + LOCAL_WEIGHT * (local - target).square().sum(-1)
+    total = per_atom.new_zeros(len(batch)).index_add(0, graphs.molecule, per_atom)
+    return total / batch.n_atoms

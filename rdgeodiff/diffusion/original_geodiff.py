@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from rdgeodiff.diffusion.chain_rule import LossTerms, edge_terms
 from rdgeodiff.diffusion.schedule import Schedule
-
-GLOBAL_WEIGHT, LOCAL_WEIGHT = 2.0, 5.0
 
 # network(graphs, x, with_global) → scores with .edges, .global_field() and .local_field(); see
 # `rdgeodiff.nn.dual_encoder`. `graphs` has .molecule (N,), the molecule of each atom, in order.
@@ -51,22 +50,6 @@ class NoiseTables:
     def to(self, device: torch.device | str) -> NoiseTables:
         """The same tables on another device."""
         return NoiseTables(self.betas.to(device), self.alpha_bars.to(device))
-
-
-class LossTerms(NamedTuple):
-    """Loss per atom (N,) and the four coordinate fields (N, 3) it compares."""
-
-    of_global: torch.Tensor
-    of_local: torch.Tensor
-    field_global: torch.Tensor
-    target_global: torch.Tensor
-    field_local: torch.Tensor
-    target_local: torch.Tensor
-
-    @property
-    def per_atom(self) -> torch.Tensor:
-        """(N,), both branches."""
-        return self.of_global + self.of_local
 
 
 def antithetic_steps(draws: torch.Tensor, total: int, count: int) -> torch.Tensor:
@@ -107,19 +90,7 @@ def training_loss(
         tables: noise levels.
     """
     scores = network(graphs, perturb(x, graphs.molecule, steps, noise, tables))
-    source, target = scores.edges.index
-    sigma = tables.sigmas[steps[graphs.molecule[source]]]
-    wanted = ((x[source] - x[target]).norm(dim=-1) - scores.edges.length) / sigma
-    field_global, target_global = scores.global_field(), scores.global_field(wanted)
-    field_local, target_local = scores.local_field(), scores.local_field(wanted)
-    return LossTerms(
-        GLOBAL_WEIGHT * (field_global - target_global).square().sum(-1),
-        LOCAL_WEIGHT * (field_local - target_local).square().sum(-1),
-        field_global,
-        target_global,
-        field_local,
-        target_local,
-    )
+    return edge_terms(scores, x, tables.sigmas[steps[graphs.molecule]])
 
 
 @dataclass(frozen=True)
@@ -254,10 +225,10 @@ def sample(
         for step, after in zip(order, [*order[1:], -1], strict=True):
             with_global = bool(sigmas[step] < settings.global_start_sigma)
             scores = network(graphs, x, with_global)
-            local = _clip(scores.local_field(), settings.clip_local)
+            local = clip_field(scores.local_field(), settings.clip_local)
             far = torch.zeros_like(x)
             if with_global:
-                far = _clip(scores.global_field(), settings.clip)
+                far = clip_field(scores.global_field(), settings.clip)
             field = local + settings.w_global * far
             x = update(x, field, noise(step), tables, step, after, settings)
             if not bool(x.isfinite().all()):
@@ -268,7 +239,7 @@ def sample(
     return x
 
 
-def _clip(field: torch.Tensor, limit: float | None) -> torch.Tensor:
+def clip_field(field: torch.Tensor, limit: float | None) -> torch.Tensor:
     """Shorten vectors (N, 3) longer than `limit`."""
     if limit is None:
         return field

@@ -39,11 +39,15 @@ class Schedule:
 
     def subset(self, count: int | None = None) -> np.ndarray:
         """Decreasing σ of `count` of the T steps (all by default), evenly spaced in t, then 0."""
-        count = self.steps if count is None else count
-        if not 1 <= count <= self.steps:
-            raise ValueError(f"a subset needs 1 to {self.steps} steps, not {count}")
-        index = np.linspace(self.steps - 1, 0, count).round().astype(int)
-        return np.append(self.sigmas[index], 0.0)
+        return subset(self.sigmas, self.steps if count is None else count)
+
+
+def subset(sigmas: np.ndarray, count: int) -> np.ndarray:
+    """Decreasing σ of `count` of T steps, evenly spaced, then 0; `sigmas` (T,) increase."""
+    if not 1 <= count <= len(sigmas):
+        raise ValueError(f"a subset needs 1 to {len(sigmas)} steps, not {count}")
+    index = np.linspace(len(sigmas) - 1, 0, count).round().astype(int)
+    return np.append(sigmas[index], 0.0)
 
 
 def karras_sigmas(

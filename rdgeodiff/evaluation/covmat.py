@@ -64,8 +64,13 @@ class CovMatSummary:
     without_conformers: int
 
 
-def score(rmsd: np.ndarray, deltas: Sequence[float]) -> CovMat:
+def score(rmsd: np.ndarray, deltas: Sequence[float], *, strict: bool = False) -> CovMat:
     """Scores of one molecule from its RMSD matrix (generated, references) in Å.
+
+    Args:
+        rmsd: (G, R).
+        deltas: thresholds in Å.
+        strict: a distance of exactly δ does not count as covered.
 
     Raises:
         ValueError: no references.
@@ -76,10 +81,11 @@ def score(rmsd: np.ndarray, deltas: Sequence[float]) -> CovMat:
         nothing = (0.0,) * len(deltas)
         return CovMat(nothing, None, nothing, None)
     to_reference, to_generated = rmsd.min(0), rmsd.min(1)
+    within = np.less if strict else np.less_equal
     return CovMat(
-        tuple(100.0 * float((to_reference <= d).mean()) for d in deltas),
+        tuple(100.0 * float(within(to_reference, d).mean()) for d in deltas),
         float(to_reference.mean()),
-        tuple(100.0 * float((to_generated <= d).mean()) for d in deltas),
+        tuple(100.0 * float(within(to_generated, d).mean()) for d in deltas),
         float(to_generated.mean()),
     )
 

@@ -15,7 +15,7 @@ import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
-METHODS = ("diffusion", "etkdg", "etkdg+mmff")
+METHODS = ("diffusion", "diffusion+mmff", "etkdg", "etkdg+mmff")
 MMFF_ITERATIONS = 1000
 
 
@@ -56,14 +56,20 @@ class DiffusionGenerator:
     Args:
         seed: molecule k of a call uses seed + k.
         embed: replaces `EmbedMoleculesDiffusion`.
+        minimize: ask for relaxation with MMFF94s, the public `relax`.
         options: attributes of `DiffusionEmbedParameters` (model, steps, sampler, numThreads, …).
     """
 
-    name = "diffusion"
-
     def __init__(
-        self, seed: int = 0, embed: Callable[..., Any] | None = None, **options: Any
+        self,
+        seed: int = 0,
+        embed: Callable[..., Any] | None = None,
+        minimize: bool = False,
+        **options: Any,
     ) -> None:
+        self.name = "diffusion+mmff" if minimize else "diffusion"
+        if minimize:
+            options["relax"] = "MMFF94s"
         if embed is None:
             from rdgeodiff.embed import EmbedMoleculesDiffusion
 
@@ -83,6 +89,7 @@ class DiffusionGenerator:
             (result,) = self._embed([blank], count, randomSeed=self._seed + row, **self._options)
             seconds = time.perf_counter() - start
             notes = {f"missing {cause}": n for cause, n in result.failures.items() if n}
+            notes |= {f"unrelaxed {cause}": n for cause, n in result.unrelaxed.items() if n}
             notes |= {f"resampled {cause}": n for cause, n in result.rejections.items() if n}
             yield Generated(
                 _positions(blank, result.conf_ids),
@@ -141,8 +148,9 @@ def make_generator(
     method: str, *, seed: int = 0, threads: int = 1, **diffusion_options: Any
 ) -> Generator:
     """The generator called `method`, one of METHODS; raises ValueError for another name."""
-    if method == "diffusion":
-        return DiffusionGenerator(seed, numThreads=threads, **diffusion_options)
+    if method in ("diffusion", "diffusion+mmff"):
+        minimize = method == "diffusion+mmff"
+        return DiffusionGenerator(seed, minimize=minimize, numThreads=threads, **diffusion_options)
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
     return EtkdgGenerator(method == "etkdg+mmff", seed, threads)

@@ -1,7 +1,8 @@
-"""The evaluation protocol on an archive of reference ensembles, as JSON and as a table.
+"""An evaluation protocol on a file of reference ensembles, as JSON and as a table.
 
-Every method makes twice as many conformers as there are references, from the graph alone. No
-molecule is left out: one for which a method makes nothing counts as 0 % covered.
+Every method makes twice as many conformers as there are references, from the graph alone. What a
+protocol leaves out is counted; ours leaves out nothing, and a molecule for which a method makes
+nothing counts as 0 % covered.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +20,26 @@ import numpy as np
 import rdkit
 from tqdm.auto import tqdm
 
-from rdgeodiff.data.conformer_sets import ReferenceMolecule, read_archive
+from rdgeodiff.data.conformer_sets import ReferenceMolecule
 from rdgeodiff.evaluation.covmat import CovMat, CovMatSummary, Spread, score, summarize
 from rdgeodiff.evaluation.generators import Generated, Generator
-from rdgeodiff.evaluation.published import published_table
+from rdgeodiff.evaluation.protocols import OWN, SWEEP, Protocol
+from rdgeodiff.evaluation.references import read_references
 from rdgeodiff.evaluation.rmsd import rmsd_matrix
+from rdgeodiff.evaluation.tables import markdown
 from rdgeodiff.evaluation.validity import geometry_deviation, posebusters_passes, right_stereo
 
 logger = logging.getLogger(__name__)
 
-DRUG_ATOMS = 30  # a set whose largest molecule has this many atoms counts as drug-size
-QM9_DELTAS, DRUG_DELTAS = (0.5,), (0.75, 1.25)  # Å
 POSEBUSTERS_SAMPLES = 10  # conformers checked a molecule; one takes about 0.1 s
-_LABELS = {"diffusion": "rdgeodiff", "etkdg": "ETKDGv3", "etkdg+mmff": "ETKDGv3 + MMFF94s"}
 
 
 @dataclass(frozen=True)
 class MoleculeScore:
-    """One molecule under one method; see `Generated` and `CovMat` for the parts."""
+    """One molecule under one method; see `Generated` and `CovMat` for the parts.
+
+    `curve` holds the scores at every threshold of the sweep, where they were asked for.
+    """
 
     smiles: str
     references: int
@@ -52,19 +56,38 @@ class MoleculeScore:
     posebusters: tuple[int, int] | None
     notes: dict[str, int]
     error: str | None
+    curve: CovMat | None = None
 
 
 @dataclass(frozen=True)
 class MethodReport:
-    """All molecules under one method."""
+    """All molecules under one method.
+
+    Attributes:
+        method: its name.
+        molecules: in the order of the file.
+        drop_incomplete: means are over molecules with everything that was asked for.
+    """
 
     method: str
     molecules: list[MoleculeScore]
+    drop_incomplete: bool = False
+
+    @property
+    def scored(self) -> list[MoleculeScore]:
+        """The molecules that count in the means."""
+        return [m for m in self.molecules if not (self.drop_incomplete and _incomplete(m))]
 
     @property
     def covmat(self) -> CovMatSummary:
-        """Scores over molecules."""
-        return summarize([m.covmat for m in self.molecules])
+        """Scores over the molecules that count."""
+        return summarize([m.covmat for m in self.scored])
+
+    @property
+    def curve(self) -> CovMatSummary | None:
+        """Scores at every threshold of the sweep, or None."""
+        found = [m.curve for m in self.scored if m.curve is not None]
+        return summarize(found) if found else None
 
     def summary(self) -> dict[str, Any]:
         """Everything a table needs, with nothing uncounted."""
@@ -95,6 +118,7 @@ class MethodReport:
             "posebusters_share": _share(sum(p for p, _ in busted), sum(t for _, t in busted)),
             "rmsd_upper_bounds": sum(not m.rmsd_exact for m in rows),
             "errors": sum(m.error is not None for m in rows),
+            "incomplete": sum(_incomplete(m) for m in rows),
             "notes": notes,
         }
 
@@ -108,25 +132,32 @@ class ArchiveReport:
         deltas: Å.
         methods: one report each, over the same molecules.
         interrupted: the run was stopped; the molecules finished until then are reported.
+        protocol: the rules.
+        left_out: reason → molecules that the protocol leaves out for every method.
     """
 
     archive: str
     deltas: tuple[float, ...]
     methods: list[MethodReport]
     interrupted: bool = False
+    protocol: Protocol = OWN
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {
             "archive": self.archive,
             "deltas": list(self.deltas),
+            "protocol": dataclasses.asdict(self.protocol),
+            "left_out": self.left_out,
             "conformers_per_reference": 2,
             "rdkit": rdkit.__version__,
             "interrupted": self.interrupted,
             "methods": {
                 m.method: {
                     "summary": m.summary(),
-                    "molecules": [dataclasses.asdict(row) for row in m.molecules],
+                    "curve": _curve(m.curve),
+                    "molecules": [_row(row) for row in m.molecules],
                 }
                 for m in self.methods
             },
@@ -134,16 +165,7 @@ class ArchiveReport:
 
     def to_markdown(self) -> str:
         """A heading, our table, counted remarks and the published rows."""
-        count = len(self.methods[0].molecules) if self.methods else 0
-        references = sum(m.references for m in self.methods[0].molecules) if self.methods else 0
-        parts = [
-            f"### {self.archive}: {count} molecules, {references} references, 2 x references "
-            "generated (mean/median)",
-            _table(self),
-            _remarks(self),
-            published_table(self.deltas),
-        ]
-        return "\n\n".join(p for p in parts if p) + "\n"
+        return markdown(self)
 
 
 def evaluate_archive(
@@ -152,40 +174,81 @@ def evaluate_archive(
     *,
     molecules: int = 0,
     deltas: Sequence[float] = (),
+    protocol: Protocol = OWN,
+    sweep: bool = False,
     posebusters: bool = False,
+    workers: int = 1,
     progress: bool = True,
 ) -> ArchiveReport:
-    """Run the protocol.
+    """Run a protocol.
 
     Args:
-        path: archive (.npz) of reference ensembles.
+        path: reference ensembles, see `read_references`.
         generators: methods to compare.
-        molecules: at most this many, taken at an even stride over the archive; 0 for all.
-        deltas: Å; by default 0.5 where every molecule has fewer than 30 atoms, else 0.75 and 1.25.
+        molecules: at most this many, taken at an even stride over the file; 0 for all.
+        deltas: Å; by default the protocol's for molecules of this size.
+        protocol: the rules.
+        sweep: also score at every threshold from 0.05 to 3 Å.
         posebusters: also run PoseBusters on some conformers of each molecule.
+        workers: threads that score while the next molecules are made. The scores are the same for
+            any number; with more than one, times per conformer come out higher where the methods
+            share cores with the scoring.
         progress: show a bar that counts molecules.
 
     Raises:
-        ArchiveError: the archive is damaged.
+        ArchiveError: the file is damaged.
         ImportError: PoseBusters was asked for and is not installed.
     """
-    references = list(read_archive(path))
-    largest = max((r.mol.GetNumAtoms() for r in references), default=0)
-    chosen = spread_out(references, molecules)
-    levels = tuple(deltas) or (QM9_DELTAS if largest < DRUG_ATOMS else DRUG_DELTAS)
+    chosen: list[ReferenceMolecule] = []
+    left_out: dict[str, int] = {}
+    for reference in read_references(path):
+        reason = protocol.objection(reference.mol)
+        if reason is None:
+            chosen.append(reference)
+        else:
+            left_out[reason] = left_out.get(reason, 0) + 1
+    levels = tuple(deltas) or protocol.deltas([r.mol for r in chosen])
+    chosen = spread_out(chosen, molecules)
+
+    def scored(reference: ReferenceMolecule, made: Generated) -> MoleculeScore:
+        return score_molecule(
+            reference, made, levels, posebusters, strict=protocol.strict, sweep=sweep
+        )
+
+    rows, interrupted = _scores(chosen, generators, scored, workers, Path(path).stem, progress)
+    reports = [
+        MethodReport(g.name, [row[k] for row in rows], protocol.drop_incomplete)
+        for k, g in enumerate(generators)
+    ]
+    return ArchiveReport(Path(path).name, levels, reports, interrupted, protocol, left_out)
+
+
+def _scores(
+    chosen: Sequence[ReferenceMolecule],
+    generators: Sequence[Generator],
+    scored: Callable[[ReferenceMolecule, Generated], MoleculeScore],
+    workers: int,
+    title: str,
+    progress: bool,
+) -> tuple[list[list[MoleculeScore]], bool]:
+    """One row of scores per molecule, and whether the run was interrupted."""
     counts = [2 * len(r.positions) for r in chosen]
     running = [g([r.mol for r in chosen], counts) for g in generators]
-    rows: list[list[MoleculeScore]] = []
+    rows: list[list[Future[MoleculeScore]]] = []
     interrupted = False
-    try:
-        # All methods take their turn on each molecule, so that a stopped run still compares them.
-        for reference in tqdm(chosen, desc=Path(path).stem, unit="mol", disable=not progress):
-            rows.append([score_molecule(reference, next(g), levels, posebusters) for g in running])
-    except KeyboardInterrupt:
-        interrupted = True
-        logger.warning("interrupted after %d of %d molecules", len(rows), len(chosen))
-    reports = [MethodReport(g.name, [row[k] for row in rows]) for k, g in enumerate(generators)]
-    return ArchiveReport(Path(path).name, levels, reports, interrupted)
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            # All methods take their turn on each molecule, so that a stopped run still compares
+            # them. Alone, the scoring thread must not disturb the times of the methods.
+            for reference in tqdm(chosen, desc=title, unit="mol", disable=not progress):
+                row = [pool.submit(scored, reference, next(g)) for g in running]
+                rows.append(row)
+                if workers == 1:
+                    _ = [f.result() for f in row]
+        except KeyboardInterrupt:
+            interrupted = True
+            logger.warning("interrupted after %d of %d molecules", len(rows), len(chosen))
+        return [[f.result() for f in row] for row in rows], interrupted
 
 
 def score_molecule(
@@ -193,6 +256,9 @@ def score_molecule(
     made: Generated,
     deltas: Sequence[float],
     posebusters: bool = False,
+    *,
+    strict: bool = False,
+    sweep: bool = False,
 ) -> MoleculeScore:
     """Compare what was `made` with a molecule's references."""
     mol, positions = reference.mol, made.positions
@@ -208,7 +274,7 @@ def score_molecule(
         requested=made.requested,
         delivered=len(positions),
         seconds=made.seconds,
-        covmat=score(rmsd.values, deltas),
+        covmat=score(rmsd.values, deltas, strict=strict),
         raw_samples=made.raw_samples,
         raw_stereo_ok=made.raw_stereo_ok,
         stereo_ok=int(right_stereo(mol, positions).sum()),
@@ -218,6 +284,7 @@ def score_molecule(
         posebusters=busted,
         notes=made.notes,
         error=made.error,
+        curve=score(rmsd.values, SWEEP, strict=strict) if sweep else None,
     )
 
 
@@ -236,55 +303,22 @@ def _share(part: int, whole: int) -> float | None:
     return 100.0 * part / whole if whole else None
 
 
-def _table(report: ArchiveReport) -> str:
-    cov = [f"COV-{side} % ({d:g} Å)" for side in "RP" for d in report.deltas]
-    half = len(report.deltas)
-    head = ["method", *cov[:half], "MAT-R Å", *cov[half:], "MAT-P Å"]
-    head += ["raw stereo %", "delivered %", "right stereo %", "bonds Å", "angles °", "s/conformer"]
-    busted = any(m.posebusters is not None for r in report.methods for m in r.molecules)
-    if busted:
-        head.append("PoseBusters %")
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for method in report.methods:
-        summary, scores = method.summary(), method.covmat
-        cells = [_LABELS.get(method.method, method.method)]
-        cells += [_pair(s, 1) for s in scores.cov_r] or ["–"] * half
-        cells.append(_pair(scores.mat_r, 3))
-        cells += [_pair(s, 1) for s in scores.cov_p] or ["–"] * half
-        cells.append(_pair(scores.mat_p, 3))
-        cells += [
-            _number(summary["raw_stereo_share"], 1),
-            _number(summary["delivered_share"], 1),
-            _number(summary["stereo_share"], 1),
-            _number(summary["bond_deviation"], 4),
-            _number(summary["angle_deviation"], 2),
-            _number(summary["seconds_per_conformer"], 4),
-        ]
-        if busted:
-            cells.append(_number(summary["posebusters_share"], 1))
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def _incomplete(molecule: MoleculeScore) -> bool:
+    return molecule.delivered < molecule.requested
 
 
-def _remarks(report: ArchiveReport) -> str:
-    lines = ["Interrupted: not all molecules are in."] if report.interrupted else []
-    for method in report.methods:
-        summary = method.summary()
-        facts = [f"{cause} {count}" for cause, count in sorted(summary["notes"].items())]
-        if summary["without_conformers"]:
-            facts.append(f"{summary['without_conformers']} molecules with no conformer, not in MAT")
-        if summary["rmsd_upper_bounds"]:
-            facts.append(f"{summary['rmsd_upper_bounds']} molecules with upper-bound RMSDs")
-        if summary["errors"]:
-            facts.append(f"{summary['errors']} molecules not attempted")
-        if facts:
-            lines.append(f"- {_LABELS.get(method.method, method.method)}: {'; '.join(facts)}")
-    return "\n".join(lines)
+def _row(molecule: MoleculeScore) -> dict[str, Any]:
+    row = dataclasses.asdict(molecule)
+    del row["curve"]  # sixty numbers a molecule; the method's curve is what is looked at
+    return row
 
 
-def _pair(spread: Spread, digits: int) -> str:
-    return f"{_number(spread.mean, digits)}/{_number(spread.median, digits)}"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+def _curve(summary: CovMatSummary | None) -> dict[str, Any] | None:
+    if summary is None:
+        return None
+    sides = {"cov_r": summary.cov_r, "cov_p": summary.cov_p}
+    return {"deltas": list(SWEEP)} | {
+        f"{side}_{kind}": [getattr(spread, kind) for spread in spreads]
+        for side, spreads in sides.items()
+        for kind in ("mean", "median")
+    }

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
-from rdgeodiff.graph import BOND_CODES, GraphError, MolGraph
+from rdgeodiff.graph import ELEMENTS, MAX_TOPOLOGICAL_DISTANCE, GraphError, MolBatch, MolGraph
 
 BOND_TYPES = 22  # RDKit's bond types; k > 1 bonds apart is type BOND_TYPES + k − 1
-# RDKit's number of each bond that a `MolGraph` can tell; its "other" could be any of the rest.
-_RDKIT_BOND = {"single": 1, "double": 2, "triple": 3, "aromatic": 12}
+# RDKit's number of each bond in the order of `BOND_CODES`.
+_RDKIT_BONDS = (0, 1, 2, 3, 12, 17)
 
 
 @dataclass(frozen=True)
@@ -81,26 +80,40 @@ class AtomGraphs:
         return AtomGraphs(atom_type, molecule, index, torch.cat(types)[sort])
 
     @staticmethod
-    def from_graphs(graphs: Sequence[MolGraph], order: int = 3) -> AtomGraphs:
-        """The same molecules as featurised; GraphError where a bond's type is not told by them."""
-        names = {code: name for name, code in BOND_CODES.items()}
-        bonds, types, start = [], [], 0
-        for row, graph in enumerate(graphs):
-            codes = graph.dense_pairs()[..., 0] & 7
-            i, j = np.nonzero(codes)
-            unknown = {names[c] for c in codes[i, j].tolist()} - _RDKIT_BOND.keys()
-            if unknown:
-                raise GraphError(f"molecule {row} has bonds of type {sorted(unknown)}")
-            bonds.append(np.stack([i, j]) + start)
-            types += [_RDKIT_BOND[names[c]] for c in codes[i, j].tolist()]
-            start += graph.n_atoms
-        return AtomGraphs.from_bonds(
-            torch.from_numpy(np.concatenate([g.atomic_numbers for g in graphs])),
-            torch.from_numpy(np.repeat(np.arange(len(graphs)), [g.n_atoms for g in graphs])),
-            torch.from_numpy(np.concatenate(bonds, 1)),
-            torch.tensor(types, dtype=torch.int64),
-            order,
+    def from_batch(batch: MolBatch, order: int = 3) -> AtomGraphs:
+        """The same molecules as featurised, without their padding.
+
+        A bond that the features call "other" becomes RDKit's dative bond: no other one is left in a
+        sanitised molecule of the elements they know.
+
+        Args:
+            batch: B molecules; atom k here is the k-th real one of `batch.mask`.
+            order: bonds between the ends of the longest local edge.
+
+        Raises:
+            GraphError: the features do not tell distances of `order` bonds.
+        """
+        if not 1 <= order < MAX_TOPOLOGICAL_DISTANCE:
+            raise GraphError(f"edges may span 1 to {MAX_TOPOLOGICAL_DISTANCE - 1} bonds")
+        mask = batch.mask
+        elements = torch.tensor(ELEMENTS, device=mask.device)
+        slot = (mask.flatten().cumsum(0) - 1).view_as(mask)
+        kind, apart = batch.pair_codes[..., 0] & 7, (batch.pair_codes[..., 1] & 15).long()
+        molecule, i, j = ((apart > 0) & (apart <= order)).nonzero(as_tuple=True)
+        numbers = torch.tensor(_RDKIT_BONDS, device=mask.device)
+        bond = numbers[kind[molecule, i, j].long()]
+        apart = apart[molecule, i, j]
+        return AtomGraphs(
+            elements[batch.node_codes[..., 0][mask].long()],
+            mask.nonzero()[:, 0],
+            torch.stack([slot[molecule, i], slot[molecule, j]]),
+            torch.where(apart == 1, bond, BOND_TYPES - 1 + apart),
         )
+
+    @staticmethod
+    def from_graphs(graphs: Sequence[MolGraph], order: int = 3) -> AtomGraphs:
+        """The same for molecules one by one."""
+        return AtomGraphs.from_batch(MolBatch.collate(graphs), order)
 
     def to(self, device: torch.device | str) -> AtomGraphs:
         """The same molecules on another device."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rdgeodiff.nn.graph_field import GraphFieldConfig
+from rdgeodiff.architectures import architecture
+from rdgeodiff.diffusion.objectives import OBJECTIVES
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,9 @@ class TrainConfig:
     Attributes:
         shards: path → share of the training samples.
         validation: paths of shards that are never trained on.
-        network: size of the network.
+        architecture: key of `rdgeodiff.architectures.ARCHITECTURES`.
+        objective: key of `rdgeodiff.diffusion.objectives.OBJECTIVES`.
+        network: size of the network, of the architecture's own kind.
         learning_rate: peak, of the orthogonalised updates' companion (AdamW).
         warmup: steps of linear warm-up.
         decay: steps of linear decay to zero before `steps`; 0 keeps the rate constant, so that the
@@ -34,7 +37,9 @@ class TrainConfig:
 
     shards: dict[str, float]
     validation: list[str] = field(default_factory=list)
-    network: GraphFieldConfig = field(default_factory=GraphFieldConfig)
+    architecture: str = "GraphFieldNetwork"
+    objective: str = "aligned"
+    network: Any = None
     learning_rate: float = 1e-3
     warmup: int = 500
     decay: int = 0
@@ -46,6 +51,17 @@ class TrainConfig:
     log_std: float = 1.6
     clip: float = 1.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            known = ", ".join(OBJECTIVES)
+            raise ValueError(f"unknown objective {self.objective!r}; known: {known}")
+        size = architecture(self.architecture).config
+        if self.network is None:
+            object.__setattr__(self, "network", size())
+        if not isinstance(self.network, size):
+            kind = type(self.network).__name__
+            raise ValueError(f"{self.architecture} takes a {size.__name__}, not a {kind}")
 
     def rate(self, step: int) -> float:
         """Learning rate at `step`, relative to the peak."""
@@ -59,9 +75,13 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, text: str) -> TrainConfig:
-        """Inverse of `to_json`; raises TypeError on unknown names."""
+        """Inverse of `to_json`; raises TypeError on unknown names, ValueError on unknown values.
+
+        What is left out has its default value.
+        """
         values: dict[str, Any] = json.loads(text)
-        values["network"] = GraphFieldConfig(**values.get("network", {}))
+        size = architecture(values.get("architecture", cls.architecture)).config
+        values["network"] = size(**values.get("network", {}))
         return cls(**values)
 
     @classmethod

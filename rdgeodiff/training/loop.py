@@ -5,25 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from rdgeodiff.architectures import architecture
 from rdgeodiff.data.shards import Shard, read_shard
-from rdgeodiff.diffusion.objectives import field_error, noisy_pair
 from rdgeodiff.graph import MolBatch
 from rdgeodiff.nn.graph_field import GraphFieldNetwork
 from rdgeodiff.training.batches import Mixture, TrainingBatch
 from rdgeodiff.training.config import TrainConfig
+from rdgeodiff.training.losses import FieldLoss, loss_of, optimizers_of, pairing_of
 from rdgeodiff.training.state import load_state, pack_optimizer, save_state, unpack_optimizer
 
 logger = logging.getLogger(__name__)
-
-FieldLoss = Callable[[MolBatch, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 VALIDATION_SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # Å
 
@@ -36,7 +33,8 @@ class Trainer:
         folder: where the run lives; an existing state in it is continued.
         device: torch device.
         compiled: compile the network (worth it for runs longer than some minutes).
-        bf16: autocast the network to bfloat16.
+        bf16: autocast the network to bfloat16. Both are for a `GraphFieldNetwork`; another one,
+            whose arrays have a new size in every batch, runs as it is and in float32.
     """
 
     def __init__(
@@ -51,15 +49,17 @@ class Trainer:
         self.config = config
         self.folder = Path(folder)
         self.device = torch.device(device)
-        self.bf16 = bf16
         torch.manual_seed(config.seed)
-        self.network = GraphFieldNetwork(config.network).to(self.device)
+        self.network = architecture(config.architecture).network(config.network).to(self.device)
         self.average = {k: v.detach().clone() for k, v in self.network.named_parameters()}
-        self.optimizers = _optimizers(self.network, config)
+        self.optimizers = optimizers_of(self.network, config)
         self.step = 0
         self.samples = 0
         self.skipped = 0
-        self._loss = torch.compile(self._field_loss, dynamic=True) if compiled else self._field_loss
+        self._pairing = pairing_of(config)
+        self._plain_loss = loss_of(self.network, config, bf16)
+        compiled = compiled and isinstance(self.network, GraphFieldNetwork)
+        self._loss = torch.compile(self._plain_loss, dynamic=True) if compiled else self._plain_loss
         self._restore()
         self.mixture = Mixture(
             [read_shard(p) for p in config.shards],
@@ -138,7 +138,7 @@ class Trainer:
             sums: dict[str, list[torch.Tensor]] = {}
             for sigma, batch in batches:
                 sums.setdefault(f"{sigma:g}", []).append(
-                    self._batch_loss(batch.to(self.device), self._field_loss)
+                    self._batch_loss(batch.to(self.device), self._plain_loss)
                 )
             results.append({k: torch.cat(v).mean().item() for k, v in sums.items()})
         self._load(own)
@@ -169,17 +169,8 @@ class Trainer:
 
     def _batch_loss(self, batch: TrainingBatch, field_loss: FieldLoss) -> torch.Tensor:
         # The superposition stays outside the compiled part: a 3 × 3 SVD gains nothing there.
-        x, clean = noisy_pair(batch.graphs, batch.clean, batch.noise, batch.sigma)
+        x, clean = self._pairing(batch.graphs, batch.clean, batch.noise, batch.sigma)
         return field_loss(batch.graphs, x, clean, batch.sigma)
-
-    def _field_loss(
-        self, graphs: MolBatch, x: torch.Tensor, clean: torch.Tensor, sigma: torch.Tensor
-    ) -> torch.Tensor:
-        return field_error(self._field, graphs, x, clean, sigma)
-
-    def _field(self, *inputs: Any) -> torch.Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.network(*inputs).float()
 
     def _restore(self) -> None:
         stored = load_state(self.folder / "state")
@@ -201,26 +192,6 @@ class Trainer:
     def _log(self, **entry: object) -> None:
         with (self.folder / "log.jsonl").open("a") as stream:
             stream.write(json.dumps(entry) + "\n")
-
-
-def _optimizers(network: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Muon for hidden matrices (orthogonalised momentum), AdamW for everything else."""
-    matrices, others = [], []
-    for name, parameter in network.named_parameters():
-        hidden = parameter.ndim == 2 and min(parameter.shape) >= 16 and name.startswith("layers")
-        (matrices if hidden else others).append(parameter)
-    groups: Sequence[torch.optim.Optimizer] = [
-        torch.optim.Muon(
-            matrices, lr=config.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
-        ),
-        torch.optim.AdamW(
-            others, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, foreach=True
-        ),
-    ]
-    for optimizer in groups:
-        for group in optimizer.param_groups:
-            group["peak"] = config.learning_rate
-    return list(groups)
 
 
 def _validation_batches(

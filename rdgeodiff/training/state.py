@@ -6,6 +6,7 @@ so that a run can travel between machines in small pieces.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,9 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 
 _PIECE = 15_000_000  # bytes
+_SUMS = "sha256"  # key of meta.json: SHA-256 of each piece by its name
+
+
+class StateError(ValueError):
+    """A state that is damaged; the message names the file. Delete the folder to start anew."""
 
 
 def save_state(folder: Path, tensors: Mapping[str, torch.Tensor], meta: dict) -> None:
@@ -36,9 +42,12 @@ def save_state(folder: Path, tensors: Mapping[str, torch.Tensor], meta: dict) ->
             size = 0
         pieces[-1][name] = tensor
         size += tensor.nbytes
+    sums = {}
     for k, piece in enumerate(pieces):
-        save_file(piece, partial / f"state-{k:03d}.safetensors")
-    (partial / "meta.json").write_text(json.dumps(meta))
+        file = partial / f"state-{k:03d}.safetensors"
+        save_file(piece, file)
+        sums[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (partial / "meta.json").write_text(json.dumps({**meta, _SUMS: sums}))
     if folder.exists():
         os.replace(folder, old)
     os.replace(partial, folder)
@@ -46,16 +55,44 @@ def save_state(folder: Path, tensors: Mapping[str, torch.Tensor], meta: dict) ->
 
 
 def load_state(folder: Path) -> tuple[dict[str, torch.Tensor], dict] | None:
-    """Read a state; None where there is none. A state lost between two renames is recovered."""
+    """Read a state; None where there is none. A state lost between two renames is recovered.
+
+    Raises:
+        StateError: a file that is missing, truncated or altered; names it.
+    """
     old = folder.with_name(folder.name + ".old")
     if not folder.exists() and old.exists():
         os.replace(old, folder)
-    if not (folder / "meta.json").exists():
+    description = folder / "meta.json"
+    if not description.exists():
         return None
+    try:
+        meta = json.loads(description.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise StateError(f"{description}: cannot be read as JSON ({error})") from error
+    if not isinstance(meta, dict):
+        raise StateError(f"{description}: not the description of a state")
+    sums = meta.pop(_SUMS, None)  # states of earlier releases have none
+    if sums is None:
+        sums = dict.fromkeys(piece.name for piece in folder.glob("state-*.safetensors"))
+    if not isinstance(sums, dict) or any("/" in name or os.sep in name for name in sums):
+        raise StateError(f"{description}: not the description of a state")
     tensors: dict[str, torch.Tensor] = {}
-    for piece in sorted(folder.glob("state-*.safetensors")):
-        tensors.update(load_file(piece))
-    return tensors, json.loads((folder / "meta.json").read_text())
+    for name in sorted(sums):
+        tensors.update(_load_piece(folder / name, sums[name]))
+    return tensors, meta
+
+
+def _load_piece(file: Path, checksum: str | None) -> dict[str, torch.Tensor]:
+    try:
+        blob = file.read_bytes()
+        if checksum is not None and hashlib.sha256(blob).hexdigest() != checksum:
+            raise StateError(f"{file}: truncated or altered since it was saved")
+        return load(blob)
+    except StateError:
+        raise
+    except Exception as error:  # safetensors has its own type, and KeyError for unknown numbers
+        raise StateError(f"{file}: cannot be read ({error})") from error
 
 
 def pack_optimizer(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -1,0 +1,212 @@
+"""The kinds of networks there are, and how conformers are drawn with each.
+
+A network knows no sampler and a sampler knows no network. A `Process` stands between them: it makes
+a denoiser of a network and says which noise levels a sampler visits with it. Whoever loads, trains,
+writes or runs a model finds here what its architecture needs, by the name in its description.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from rdgeodiff.diffusion import denoiser as denoising
+from rdgeodiff.diffusion.denoiser import Denoiser
+from rdgeodiff.diffusion.edge_scores import distance_denoiser, field_denoiser
+from rdgeodiff.diffusion.langevin import langevin, staged, staged_sigmas
+from rdgeodiff.diffusion.original_geodiff import NoiseTables, OriginalSampling
+from rdgeodiff.diffusion.samplers import SAMPLERS, Sampler
+from rdgeodiff.diffusion.schedule import Schedule, karras_sigmas, subset
+from rdgeodiff.graph import ELEMENTS, NODE_DIM, PAIR_DIM, MolBatch
+from rdgeodiff.nn.atom_graphs import AtomGraphs
+from rdgeodiff.nn.dual_encoder import DualEncoderConfig, DualEncoderEpsNetwork
+from rdgeodiff.nn.graph_field import GraphFieldConfig, GraphFieldNetwork
+
+# Samplers that walk the T steps of the schedule, or some of them, and not a grid of their own.
+_ON_SCHEDULE = ("ancestral", "langevin")
+# Of "staged": Å where it goes over to Langevin dynamics, and how much longer its steps are there
+# than those of the original, which has 2000 of them below.
+SWITCH, SPEED_UP = 0.5, 6.0
+_FEATURES = [NODE_DIM, PAIR_DIM, list(ELEMENTS)]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How conformers are drawn from a model unless the caller says otherwise.
+
+    Attributes:
+        sampler: name of a sampler.
+        steps: noise levels visited.
+        sigma_min, sigma_max: Å; rho: of the Karras grid.
+    """
+
+    sampler: str = "dpm_solver_pp_2m_sde"
+    steps: int = 25
+    sigma_min: float = 0.01
+    sigma_max: float = 12.17
+    rho: float = 7.0
+
+
+class Process(Protocol):
+    """How networks of one architecture are sampled."""
+
+    def bind(self, network: nn.Module, graphs: MolBatch, sampler: str) -> Denoiser:
+        """A denoiser of one batch, fit for the sampler of this name."""
+
+    def sampler(self, name: str) -> Sampler:
+        """The sampler of this name; ValueError if there is none."""
+
+    def noise_levels(self, sampling: Sampling, sampler: str, steps: int) -> list[float]:
+        """Decreasing noise levels in Å and 0; `steps` 0 for the default."""
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What has to be stored beside the network's own weights."""
+
+
+@dataclass(frozen=True)
+class FieldProcess:
+    """Of a `GraphFieldNetwork`, which is preconditioned to a denoiser."""
+
+    def bind(self, network: nn.Module, graphs: MolBatch, sampler: str) -> Denoiser:
+        return denoising.bind(network, graphs)
+
+    def sampler(self, name: str) -> Sampler:
+        return _find(name, langevin=langevin)
+
+    def noise_levels(self, sampling: Sampling, sampler: str, steps: int) -> list[float]:
+        return _levels(Schedule().sigmas, sampling, sampler, steps)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {}
+
+
+@dataclass(frozen=True)
+class EdgeScoreProcess:
+    """Of a `DualEncoderEpsNetwork`, which scores edges.
+
+    "langevin" runs as in the original. All other samplers get the structure whose distances the
+    scores speak of, or the sum of the scores where training superposed its targets (GeoDiff-A).
+    "staged" gets the first at high noise and the second below: few steps, and a finish in which the
+    errors of single predictions average out.
+
+    Attributes:
+        tables: the schedule the network was trained with.
+        settings: of the original samplers.
+        objective: key of `rdgeodiff.diffusion.objectives.OBJECTIVES`.
+    """
+
+    tables: NoiseTables = field(default_factory=lambda: NoiseTables.of(Schedule()))
+    settings: OriginalSampling = field(default_factory=OriginalSampling)
+    objective: str = "chain_rule"
+
+    def bind(self, network: nn.Module, graphs: MolBatch, sampler: str) -> Denoiser:
+        assert isinstance(network, DualEncoderEpsNetwork)
+        score = functools.partial(network, AtomGraphs.from_batch(graphs, network.config.edge_order))
+        if self.objective == "aligned" or sampler == "langevin":
+            return field_denoiser(score, graphs.mask, self.settings)
+        by_distances = distance_denoiser(score, graphs.mask, self.settings)
+        if sampler != "staged":
+            return by_distances
+        by_field = field_denoiser(score, graphs.mask, self.settings)
+        return lambda x, sigma: (by_distances if _is_high(sigma) else by_field)(x, sigma)
+
+    def sampler(self, name: str) -> Sampler:
+        rate = self.settings.step_lr
+        return _find(
+            name,
+            langevin=functools.partial(langevin, step_lr=rate),
+            staged=functools.partial(staged, switch=SWITCH, step_lr=SPEED_UP * rate),
+        )
+
+    def noise_levels(self, sampling: Sampling, sampler: str, steps: int) -> list[float]:
+        if sampler == "staged":
+            count = steps or sampling.steps
+            return staged_sigmas(count, sampling.sigma_min, sampling.sigma_max, SWITCH)
+        return _levels(self.tables.sigmas.double().cpu().numpy(), sampling, sampler, steps)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {"betas": self.tables.betas, "alphas": self.tables.alpha_bars}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What files and training runs need to know of one kind of network.
+
+    Attributes:
+        config: dataclass of its sizes.
+        network: makes it from one of those.
+        sampling: how conformers are drawn from it by default.
+        description: more of what stands in the JSON beside its weights.
+        process: from that JSON and the tensors that are not the network's; KeyError, TypeError or
+            ValueError where they do not fit.
+    """
+
+    config: type
+    network: Callable[[Any], nn.Module]
+    sampling: Sampling
+    description: Mapping[str, Any]
+    process: Callable[[Mapping[str, Any], Mapping[str, torch.Tensor]], Process]
+
+
+def architecture(name: Any) -> Architecture:
+    """The architecture of this name; ValueError if there is none."""
+    found = ARCHITECTURES.get(name) if isinstance(name, str) else None
+    if found is None:
+        raise ValueError(f"unknown architecture {name!r}; known: {', '.join(ARCHITECTURES)}")
+    return found
+
+
+def _field_process(info: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Process:
+    if info["features"] != _FEATURES:
+        raise ValueError("made for another feature table")
+    if tensors:
+        raise ValueError(f"unexpected tensors {', '.join(tensors)}")
+    return FieldProcess()
+
+
+def _edge_score_process(info: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Process:
+    tables = NoiseTables(tensors["betas"], tensors["alphas"])
+    if len(tensors) != 2 or len(tables.betas) != len(tables.alpha_bars):
+        raise ValueError("tables of noise levels do not fit each other")
+    settings = OriginalSampling(**info.get("original_sampling", {}))
+    return EdgeScoreProcess(tables, settings, info.get("objective", "chain_rule"))
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "GraphFieldNetwork": Architecture(
+        GraphFieldConfig, GraphFieldNetwork, Sampling(), {"features": _FEATURES}, _field_process
+    ),
+    "DualEncoderEpsNetwork": Architecture(
+        DualEncoderConfig,
+        DualEncoderEpsNetwork,
+        Sampling(sampler="staged", steps=100),
+        {"original_sampling": dataclasses.asdict(OriginalSampling())},
+        _edge_score_process,
+    ),
+}
+
+
+def _is_high(sigma: torch.Tensor) -> bool:
+    return float(sigma.max()) >= SWITCH
+
+
+def _find(name: str, **others: Sampler) -> Sampler:
+    known = {**SAMPLERS, **others}
+    if name not in known:
+        raise ValueError(f"unknown sampler {name!r}; known: {', '.join(sorted(known))}")
+    return known[name]
+
+
+def _levels(schedule: np.ndarray, sampling: Sampling, sampler: str, steps: int) -> list[float]:
+    default = len(schedule) if sampler == "langevin" else sampling.steps
+    count = steps or (sampling.steps if sampler == sampling.sampler else default)
+    if sampler in _ON_SCHEDULE:
+        return subset(schedule, count).tolist()
+    return karras_sigmas(count, sampling.sigma_min, sampling.sigma_max, sampling.rho).tolist()
