@@ -207,11 +207,14 @@ def FrameToParquet(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     Raises:
         ImportError: pyarrow is not installed.
         TypeError: something else between the molecules of a column; names row and column.
-        ValueError: a column that Parquet cannot hold, or titles that are not unique.
+        ValueError: a column that Parquet cannot hold, or titles that are not unique or of
+            several types.
     """
     arrow = pyarrow()
     if not frame.columns.is_unique:
         raise ValueError("Parquet needs titles of columns that are unique")
+    if pd.api.types.infer_dtype(frame.columns).startswith("mixed"):
+        raise ValueError("titles of columns of several types would all come back as text")
     plain = frame.copy(deep=False)
     marked = []
     for position, title in enumerate(frame.columns):

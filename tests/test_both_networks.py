@@ -90,7 +90,11 @@ def distance_errors(positions: list[np.ndarray]) -> list[float]:
         return np.linalg.norm(x[:, None] - x[None], axis=-1)
 
     right = distances(positions_of(acid())[0])
-    return sorted(float(np.sqrt(((distances(x) - right) ** 2).mean())) for x in positions)
+    # A network that has learnt nothing may also run away; the pipeline then reports the cause.
+    return sorted(
+        np.inf if isinstance(x, str) else float(np.sqrt(((distances(x) - right) ** 2).mean()))
+        for x in positions
+    )
 
 
 # Training

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import embedded, positions_of
@@ -205,13 +206,18 @@ def test_parquet_of_smiles(tmp_path: Path) -> None:
         list(read_molecules(tmp_path / "bad.parquet"))
 
 
-@pytest.mark.parametrize("zipped", [False, True])
-def test_pipes(zipped: bool) -> None:
+def test_a_zipped_pipe_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.BufferedReader(io.BytesIO(gzip.compress(b"CO first\n")))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stream))
+    assert [r.name for r in read_molecules("-", kind="smi")] == ["first"]
+
+
+def test_pipes() -> None:
     data = b"CO first\nnonsense( bad\nCN second\n"
     command = [sys.executable, "-c", CHILD, "embed", "-", "-", "--from", "smi", "--to", "sdf"]
     done = subprocess.run(
         [*command, "-n", "2"],
-        input=gzip.compress(data) if zipped else data,
+        input=data,
         capture_output=True,
         timeout=300,
         check=False,

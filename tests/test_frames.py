@@ -234,7 +234,6 @@ def test_parquet_gives_the_frame_back(tmp_path: Path) -> None:
             "yes": pd.array([True, None, False], dtype="boolean"),
             "single": np.array([1.5, np.nan, 2], np.float32),
             "text": ["a", None, "ü"],
-            7: [1, 2, 3],
         },
         index=index,
     )
@@ -264,7 +263,13 @@ def test_parquet_refuses_what_it_would_lose(tmp_path: Path) -> None:
     twice = pd.DataFrame([[1, 2]], columns=["a", "a"])
     with pytest.raises(ValueError, match="unique"):
         FrameToParquet(twice, tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="several types"):
+        FrameToParquet(pd.DataFrame({"a": [1], 7: [2]}), tmp_path / "a.parquet")
     assert not (tmp_path / "a.parquet").exists()
+    numbered = pd.DataFrame({0: [mol_from("C")], 1: [2]})
+    FrameToParquet(numbered, tmp_path / "numbers.parquet")
+    back = FrameFromParquet(tmp_path / "numbers.parquet")
+    assert list(back) == [0, 1] and back[0][0].GetNumAtoms() == 5
     FrameToParquet(pd.DataFrame({"ROMol": [None, None]}), tmp_path / "none.parquet")
     assert FrameFromParquet(tmp_path / "none.parquet")["ROMol"].isna().all()
 

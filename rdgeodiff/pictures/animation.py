@@ -63,9 +63,9 @@ def AnimateDiffusion(
         ValueError: a molecule that cannot be attempted.
         CheckpointError: no such model.
     """
+    if (found := fault(mol)) is not None:
+        raise ValueError(f"{describe(mol, 0)}: {found[1]}")
     main = with_hydrogens(max(Chem.GetMolFrags(mol, asMols=True), key=Chem.Mol.GetNumAtoms))
-    if (found := fault(main)) is not None:
-        raise ValueError(f"{describe(main, 0)}: {found[1]}")
     course = diffusion_trajectory(main, load_model(model, "cpu"), randomSeed, steps)
     shown, places = _facing(main, course.positions)
     images = [
