@@ -31,9 +31,7 @@ from rdgeodiff.nn.graph_field import GraphFieldConfig, GraphFieldNetwork
 
 # Samplers that walk the T steps of the schedule, or some of them, and not a grid of their own.
 _ON_SCHEDULE = ("ancestral", "langevin")
-# Of "staged": Å where it goes over to Langevin dynamics, and how much longer its steps are there
-# than those of the original, which has 2000 of them below.
-SWITCH, SPEED_UP = 0.5, 6.0
+SWITCH = 0.5  # Å, where "staged" goes over to Langevin dynamics
 _FEATURES = [NODE_DIM, PAIR_DIM, list(ELEMENTS)]
 
 
@@ -114,15 +112,15 @@ class EdgeScoreProcess:
         by_distances = distance_denoiser(score, graphs.mask, self.settings)
         if sampler != "staged":
             return by_distances
-        by_field = field_denoiser(score, graphs.mask, self.settings)
+        by_field = field_denoiser(score, graphs.mask, self.settings, divided=True)
         return lambda x, sigma: (by_distances if _is_high(sigma) else by_field)(x, sigma)
 
     def sampler(self, name: str) -> Sampler:
-        rate = self.settings.step_lr
+        rate = self.settings.step_lr / 0.01**2
         return _find(
             name,
-            langevin=functools.partial(langevin, step_lr=rate),
-            staged=functools.partial(staged, switch=SWITCH, step_lr=SPEED_UP * rate),
+            langevin=functools.partial(langevin, rate=rate),
+            staged=functools.partial(staged, switch=SWITCH),
         )
 
     def noise_levels(self, sampling: Sampling, sampler: str, steps: int) -> list[float]:

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from torch import nn
 from rdgeodiff.architectures import FieldProcess, Process, Sampling, architecture
 
 FORMAT = 1
+LARGEST = 10_000  # of any whole number in a network's configuration
 DEFAULT_MODEL = "small"
 _HERE = Path(__file__).resolve().parent
 
@@ -93,12 +95,14 @@ def load_model(
         raise CheckpointError(f"{weights}: not a safetensors file ({error})") from error
     try:
         kind = architecture(info["architecture"])
-        network = kind.network(kind.config(**info["network"]))
+        config = kind.config(**info["network"])
+        _check_size(config, lambda: kind.network(config), tensors)
+        network = kind.network(config)
         own = network.state_dict().keys()
         network.load_state_dict({k: v for k, v in tensors.items() if k in own}, strict=True)
         process = kind.process(info, {k: v for k, v in tensors.items() if k not in own})
         sampling = Sampling(**info.get("sampling", {}))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a wrong value in the description fails anywhere, as anything
         raise CheckpointError(f"{description}: does not describe its weights ({error})") from error
     network = network.to(device).eval().requires_grad_(False)
     return Model(description.stem, network, sampling, info, process)
@@ -151,15 +155,29 @@ def _locate(name: str | os.PathLike[str]) -> Path:
     return description
 
 
+def _check_size(
+    config: Any, build: Callable[[], nn.Module], tensors: dict[str, torch.Tensor]
+) -> None:
+    """CheckpointError for a network larger than its weights, before memory is taken for it."""
+    for name, value in vars(config).items():
+        if isinstance(value, int) and not 0 <= value <= LARGEST:
+            raise CheckpointError(f"{name} is {value}")
+    with torch.device("meta"):
+        needed = sum(v.numel() for v in build().state_dict().values())
+    stored = sum(v.numel() for v in tensors.values())
+    if needed > stored:
+        raise CheckpointError(f"the network has {needed} numbers, the file {stored}")
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        info = json.loads(path.read_text())
+        info = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a model description of format {FORMAT}")
     try:
         architecture(info.get("architecture"))
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     return info

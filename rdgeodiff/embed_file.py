@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass, fields
@@ -112,6 +113,10 @@ class _Run:
         call = {**options, "randomSeed": seed if seed < 0 else seed + chunk[0].row}
         made = EmbedMoleculesDiffusion([r.mol for r in readable], count, **call) if readable else []
         results = {r.row: result for r, result in zip(readable, made, strict=True)}
+        for row, one in results.items():
+            if one.error is not None:
+                # The call counted its own molecules; the user counts those of the file.
+                one.error = re.sub(r"^molecule \d+\b", f"molecule {row}", one.error)
         told = {"rdgeodiff_model": options["model"], "rdgeodiff_seed": str(seed)}
         for record in chunk:
             result = results.get(record.row)

@@ -164,9 +164,8 @@ def test_large_flexible_molecules_end_in_bounded_rounds(smiles):
 
 def test_a_chain_of_200_carbons_keeps_to_its_time():
     mol = mol_from("C" * 200)
-    assert EmbedMoleculeDiffusion(mol, 1, timeout=0.05, steps=2) == [-1]
-    assert mol.GetNumConformers() == 0
     [result] = EmbedMoleculesDiffusion([mol], 2, timeout=0.05, steps=2)
+    assert mol.GetNumConformers() == 0
     assert result.failures == {FailureCause.EXCEEDED_TIMEOUT: 2} and result.rounds == 1
 
 

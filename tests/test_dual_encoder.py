@@ -485,7 +485,7 @@ def test_langevin_through_a_denoiser_is_the_same(name):
             [*levels, 0.0],
             noise=lambda step: center(padded(noise[step]), mask),
             callback=lambda step, sigma, x, denoised: trace.append(x[mask]),
-            step_lr=settings.step_lr,
+            rate=settings.step_lr / 0.01**2,
         )
     expected = tensor(data, "cap.pos_after")
     # The original centres after its first step, so its start is compared by what comes of it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from helpers import batch_of, embedded, largest_difference, noisy, positions_of
@@ -11,8 +13,10 @@ from rdgeodiff.diffusion.edge_scores import (
     Distances,
     clean_distances,
     distance_denoiser,
+    field_denoiser,
     majorize,
 )
+from rdgeodiff.diffusion.langevin import langevin, staged, staged_sigmas
 from rdgeodiff.diffusion.original_geodiff import OriginalSampling
 from rdgeodiff.geometry import center, random_rotations
 from rdgeodiff.nn.atom_graphs import AtomGraphs, Edges
@@ -48,8 +52,8 @@ def case(*smiles: str):
     return batch, clean, ExactScores(AtomGraphs.from_batch(batch), clean[batch.mask])
 
 
-def denoiser_of(batch, score, settings=SETTINGS):
-    plain = distance_denoiser(score, batch.mask, settings)
+def denoiser_of(batch, score, settings=SETTINGS, make=distance_denoiser):
+    plain = make(score, batch.mask, settings)
 
     def denoised(x, sigma):
         score.sigma = float(sigma.max())
@@ -69,7 +73,7 @@ def distance_error(x, clean, batch) -> list[float]:
 
 @pytest.mark.parametrize(
     ("sampler", "steps"),
-    [("dpm_solver_pp_2m_sde", 20), ("dpm_solver_pp_2m", 50), ("ancestral", 50)],
+    [("dpm_solver_pp_2m_sde", 20), ("dpm_solver_pp_2m", 50), ("ancestral", 50), ("staged", 50)],
 )
 def test_few_steps_land_on_the_target(sampler, steps):
     batch, clean, score = case(*[ASPIRIN] * 8)
@@ -80,13 +84,65 @@ def test_few_steps_land_on_the_target(sampler, steps):
     def noise(step: int) -> torch.Tensor:
         return center(torch.randn(clean.shape, generator=generator), batch.mask)
 
-    x = process.sampler(sampler)(
-        denoiser_of(batch, score), levels[0] * noise(-1), levels, noise=noise
-    )
+    by_distances = denoiser_of(batch, score)
+    by_field = denoiser_of(batch, score, make=functools.partial(field_denoiser, divided=True))
+
+    def denoiser(x, sigma):
+        second = sampler == "staged" and float(sigma.max()) < 0.5
+        return (by_field if second else by_distances)(x, sigma)
+
+    x = process.sampler(sampler)(denoiser, levels[0] * noise(-1), levels, noise=noise)
     errors = sorted(distance_error(x, clean, batch))
     assert score.calls == steps
     # Left over is a methyl or ring turned inside out here and there: distances do not tell hands.
     assert errors[4] < 0.06 and errors[-1] < 0.25, errors
+
+
+@pytest.mark.parametrize("smiles", ["CCO", ASPIRIN, "CCCCCCCC"])
+def test_the_second_stage_does_not_overshoot(smiles):
+    """The sum over edges grows with their number; divided by it, it is a step of safe length."""
+    batch, clean, score = case(smiles)
+    x = center(clean + noisy(batch, 0.05), batch.mask)
+    field = denoiser_of(batch, score, make=functools.partial(field_denoiser, divided=True))
+    summed = denoiser_of(batch, score, make=field_denoiser)
+    sigma = torch.tensor([0.1])
+    for _ in range(60):
+        x = x + 1.5 * (field(x, sigma) - x)
+    assert distance_error(x, clean, batch)[0] < 2e-3
+    x = center(clean + noisy(batch, 0.05), batch.mask)
+    one = (summed(x, sigma) - x).norm() / (field(x, sigma) - x).norm()
+    assert 1.0 < one <= 2.0 * (len(clean[0]) - 1) + 1e-3
+
+
+def test_stages_meet_without_a_gap():
+    """Each level is visited once, downwards; a start below the switch is Langevin alone."""
+    batch, clean, score = case("CCO")
+    levels = staged_sigmas(20, 0.01, 12.0)
+    assert len(levels) == 21 and levels[-1] == 0.0
+    assert all(a > b for a, b in zip(levels, levels[1:], strict=False))
+    assert sum(s >= 0.5 for s in levels) == 5
+    told: list[tuple[int, float]] = []
+    asked: list[int] = []
+
+    def noise(step: int) -> torch.Tensor:
+        asked.append(step)
+        return noisy(batch, 1.0, seed=step)
+
+    def watch(step, sigma, x, denoised):
+        told.append((step, sigma))
+
+    staged(lambda x, s: clean, clean, levels, noise=noise, callback=watch)
+    assert told == list(enumerate(levels[:-1]))
+    assert asked == list(range(20))
+    for low in ([0.3, 0.1, 0.0], [0.3, 0.0]):
+        alone = staged(lambda x, s: clean, clean, low, noise=noise)
+        plain = langevin(lambda x, s: clean, clean, low, noise=noise, rate=1.5, noise_rate=0.03)
+        assert torch.equal(alone, plain)
+    only_high = staged(lambda x, s: clean, noisy(batch, 9.0), [9.0, 1.0, 0.0], noise=noise)
+    assert torch.equal(only_high, clean)
+    for count, low, high in ((1, 0.01, 12.0), (9, 0.6, 12.0), (9, 0.01, 0.4)):
+        with pytest.raises(ValueError, match="leave out a stage"):
+            staged_sigmas(count, low, high)
 
 
 def test_predictions_below_the_global_level_have_all_distances_right():

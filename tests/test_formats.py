@@ -52,7 +52,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
             mol.RemoveAllConformers()
             if any(a.GetSymbol() == "Pt" for a in mol.GetAtoms()):
                 failures = {"UNSUPPORTED_ATOM": count}
-                results.append(EmbedResult([], count, failures, error="atom 0 (Pt)"))
+                results.append(
+                    EmbedResult([], count, failures, error="molecule 0 ([Pt]): atom 0 is Pt")
+                )
             else:
                 embedded(mol, count)
                 results.append(EmbedResult(list(range(count)), count))
@@ -181,6 +183,8 @@ def test_parquet_out_keeps_failed_rows_and_comes_back(tmp_path: Path, calls: lis
     assert main(["embed", str(source), str(target), "-n", "2", "--quiet", "--seed", "5"]) == 0
     frame = FrameFromParquet(target)
     assert frame["name"].tolist() == ["one", "two", "three"]
+    # Named by its row in the file, whatever was embedded together.
+    assert frame["error"][2] == "molecule 2 ([Pt]): atom 0 is Pt"
     assert frame["delivered"].tolist() == [2, 0, 0] and "SMILES" in frame["error"][1]
     assert json.loads(frame["failures"][2]) == {"UNSUPPORTED_ATOM": 2}
     mol = frame["ROMol"][0]

@@ -15,13 +15,13 @@ from rdkit import Chem
 from rdkit.Chem import PandasTools
 
 import rdgeodiff
-from rdgeodiff import frames
 from rdgeodiff.frames import (
     AddConformersToFrame,
     ExplodeConformers,
     FrameFromParquet,
     FrameToParquet,
     WriteFrameToSDF,
+    conformers,
 )
 from rdgeodiff.results import EmbedResult
 
@@ -49,7 +49,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
             results.append(EmbedResult(list(range(count - short)), count, failures))
         return results
 
-    monkeypatch.setattr(frames, "EmbedMoleculesDiffusion", embed)
+    monkeypatch.setattr(conformers, "EmbedMoleculesDiffusion", embed)
     return made
 
 

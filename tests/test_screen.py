@@ -120,6 +120,11 @@ def test_killed_at_random_it_goes_on_to_the_same_result(
     screen(source, tmp_path / "whole")
     wanted = content(tmp_path / "whole")
     draw = random.Random(11)
+    start = time.monotonic()
+    child = processes.Process(target=screen_child.run, args=(source, tmp_path / "timed", 0.002))
+    child.start()
+    child.join()
+    whole = time.monotonic() - start  # a slow machine gets as far between kills as a fast one
     kills, round_number, partial = 0, 0, 0
     while kills < 24:
         round_number += 1
@@ -127,7 +132,7 @@ def test_killed_at_random_it_goes_on_to_the_same_result(
         while True:
             child = processes.Process(target=screen_child.run, args=(source, folder, 0.002))
             child.start()
-            child.join(draw.uniform(0.0, 0.4))
+            child.join(draw.uniform(0.0, 1.2 * whole) if kills < 24 else None)
             if child.exitcode is not None:
                 assert child.exitcode == 0
                 break

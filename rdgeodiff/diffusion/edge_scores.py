@@ -39,7 +39,9 @@ class Distances:
     weight: torch.Tensor
 
 
-def field_denoiser(score: Score, mask: torch.Tensor, settings: OriginalSampling) -> Denoiser:
+def field_denoiser(
+    score: Score, mask: torch.Tensor, settings: OriginalSampling, *, divided: bool = False
+) -> Denoiser:
     """D = x + σ (local + w clip(global)), the global part below its σ only.
 
     `langevin` turns this back into the original's update. Of a network that was trained with
@@ -49,6 +51,8 @@ def field_denoiser(score: Score, mask: torch.Tensor, settings: OriginalSampling)
         score: the network on its graphs.
         mask: (B, N) real atoms.
         settings: of the original samplers.
+        divided: divide the sum by the most edges that end at one atom of the molecule, in both
+            directions, so that it does not overshoot however many there are.
     """
 
     def denoised(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -59,6 +63,8 @@ def field_denoiser(score: Score, mask: torch.Tensor, settings: OriginalSampling)
             field = field + settings.w_global * clip_field(scores.global_field(), settings.clip)
         padded = torch.zeros_like(x)
         padded[mask] = field.to(x.dtype)
+        if divided:
+            padded = padded / _most_edges(scores, mask, settings).view(-1, 1, 1)
         return center(x + sigma.view(-1, 1, 1) * padded, mask)
 
     return denoised
@@ -136,6 +142,18 @@ def majorize(
         solved = torch.cholesky_solve(forces, factor)
         y = solved if step == rounds - 1 else 2.0 * solved - y
     return center(torch.where(broken.view(-1, 1, 1), torch.nan, y), mask)
+
+
+def _most_edges(scores: Any, mask: torch.Tensor, settings: OriginalSampling) -> torch.Tensor:
+    """(B,) largest number of directed edges at an atom, those of the global branch weighted."""
+    edges = scores.edges
+    far = 0.0 if scores.of_global is None else settings.w_global
+    worth = torch.where(edges.is_local, 1.0, far).to(edges.length.dtype)
+    ends = worth.new_zeros(scores.n_atoms)
+    ends.index_add_(0, edges.index[0], worth).index_add_(0, edges.index[1], worth)
+    padded = ends.new_zeros(mask.shape)
+    padded[mask] = ends
+    return padded.amax(1).clamp(min=1.0)
 
 
 def _uses_global(sigma: torch.Tensor, settings: OriginalSampling) -> bool:

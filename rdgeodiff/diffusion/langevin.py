@@ -25,22 +25,26 @@ def langevin(
     *,
     noise: Noise,
     callback: Callback | None = None,
-    step_lr: float = 1e-6,
+    rate: float = 0.01,
+    noise_rate: float | None = None,
 ) -> torch.Tensor:
-    """x ← x + r (D − x) + σ √(2r) z with r = step_lr/0.01², once a noise level.
+    """x ← x + r (D − x) + σ √(2r′) z, once a noise level.
 
-    The arguments are those of every sampler, and `step_lr`, the size of a step at σ = 0.01 Å.
-    (Song & Ermon 2019, algorithm 1, with one step a level.)
+    This is algorithm 1 of Song & Ermon (2019) with one step a level, if r′ = r.
+
+    Args:
+        rate: r; 0.01 in the original release.
+        noise_rate: r′, by default r. Less of it samples at a lower temperature.
     """
     levels = [float(s) for s in sigmas]
     if len(levels) < 2 or levels[-1] != 0 or min(levels[:-1]) <= 0:
         raise ValueError("noise levels must be positive and end in 0")
-    rate = step_lr / 0.01**2
+    kick = math.sqrt(2.0 * (rate if noise_rate is None else noise_rate))
     for step, sigma in enumerate(levels[:-1]):
         denoised = denoiser(x, torch.full((len(x),), sigma, dtype=x.dtype, device=x.device))
         if callback is not None:
             callback(step, sigma, x, denoised)
-        x = x + rate * (denoised - x) + sigma * math.sqrt(2.0 * rate) * noise(step)
+        x = x + rate * (denoised - x) + sigma * kick * noise(step)
     return x
 
 
@@ -52,12 +56,13 @@ def staged(
     noise: Noise,
     callback: Callback | None = None,
     switch: float = 0.5,
-    step_lr: float = 6e-6,
+    rate: float = 1.5,
+    noise_rate: float = 0.03,
 ) -> torch.Tensor:
     """Few steps of SDE-DPM-Solver++(2M) at and above `switch` Å, Langevin dynamics below.
 
-    The arguments are those of every sampler and of `langevin`. What the first stage arrives at is
-    noised again to the first level of the second one.
+    What the first stage arrives at is noised again to the first level of the second one, which
+    takes `rate` and `noise_rate` of `langevin`.
     """
     first = [float(s) for s in sigmas if s >= switch]
     second = [float(s) for s in sigmas if s < switch]
@@ -75,7 +80,9 @@ def staged(
             x = x + second[0] * noise(len(first) - 1)
     if len(second) < 2:
         return x
-    return langevin(denoiser, x, second, noise=later, callback=told, step_lr=step_lr)
+    return langevin(
+        denoiser, x, second, noise=later, callback=told, rate=rate, noise_rate=noise_rate
+    )
 
 
 def staged_sigmas(
@@ -91,4 +98,5 @@ def staged_sigmas(
         if count - first > 1
         else [switch / 2]
     )
+    high[-1] = switch  # which rounding may have missed
     return [*(float(s) for s in high), *(float(s) for s in low), 0.0]

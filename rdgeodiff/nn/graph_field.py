@@ -50,7 +50,9 @@ class RadialBasis(nn.Module):
 
     def __init__(self, count: int, low: float = 0.3, high: float = 25.0) -> None:
         super().__init__()
-        centers = torch.linspace(torch.tensor(low).log(), torch.tensor(high).log(), count)
+        # On the CPU, whatever torch's default device: its values are read here.
+        first, last = (torch.tensor(edge, device="cpu").log() for edge in (low, high))
+        centers = torch.linspace(first, last, count, device="cpu")
         self.register_buffer("centers", centers, persistent=False)
         self.inverse_width = float(1.0 / (centers[1] - centers[0]))
 
