@@ -241,9 +241,11 @@ def report(records: list[dict[str, Any]], settings: dict[str, Any], total: int) 
     for r in bad:
         if not as_expected(r):
             found = r.get("failures") or r.get("crash", "delivered").splitlines()[-1]
-            lines.append(f"- {r['name']} `{r['smiles']}`: expected {r['expected']}, found {found}")
+            lines.append(
+                f"- {r['name']} `{r['smiles'][:60]}`: expected {r['expected']}, found {found}"
+            )
     wrong = [r for r in records if r.get("wrong") or r.get("unaccounted") or "crash" in r]
-    lines += [f"- {r['name']} `{r['smiles']}`: wrong, unaccounted or crashed" for r in wrong]
+    lines += [f"- {r['name']} `{r['smiles'][:60]}`: wrong, unaccounted or crashed" for r in wrong]
     return "\n".join(lines) + "\n"
 
 

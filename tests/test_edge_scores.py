@@ -95,7 +95,7 @@ def test_few_steps_land_on_the_target(sampler, steps):
     errors = sorted(distance_error(x, clean, batch))
     assert score.calls == steps
     # Left over is a methyl or ring turned inside out here and there: distances do not tell hands.
-    assert errors[4] < 0.06 and errors[-1] < 0.25, errors
+    assert errors[4] < 0.1 and errors[-1] < 0.25, errors
 
 
 @pytest.mark.parametrize("smiles", ["CCO", ASPIRIN, "CCCCCCCC"])
