@@ -29,6 +29,9 @@ class Pairs(Protocol):
     def combine(self, at_i: torch.Tensor, at_j: torch.Tensor) -> torch.Tensor:
         """Sum (..., F) of two node arrays (B, N, F) over each pair."""
 
+    def at_j(self, values: torch.Tensor) -> torch.Tensor:
+        """What (B, N, ...) the second atom of each pair holds, to be broadcast to (..., ...)."""
+
     def difference(self, x: torch.Tensor) -> torch.Tensor:
         """x_i − x_j, (..., 3)."""
 
@@ -57,6 +60,9 @@ class DensePairs:
 
     def combine(self, at_i: torch.Tensor, at_j: torch.Tensor) -> torch.Tensor:
         return at_i.unsqueeze(2) + at_j.unsqueeze(1)
+
+    def at_j(self, values: torch.Tensor) -> torch.Tensor:
+        return values.unsqueeze(1)
 
     def difference(self, x: torch.Tensor) -> torch.Tensor:
         return x.unsqueeze(2) - x.unsqueeze(1)
@@ -95,6 +101,9 @@ class EdgePairs:
 
     def combine(self, at_i: torch.Tensor, at_j: torch.Tensor) -> torch.Tensor:
         return at_i.flatten(0, 1)[self.i] + at_j.flatten(0, 1)[self.j]
+
+    def at_j(self, values: torch.Tensor) -> torch.Tensor:
+        return values.flatten(0, 1)[self.j]
 
     def difference(self, x: torch.Tensor) -> torch.Tensor:
         flat = x.flatten(0, 1)
