@@ -55,8 +55,13 @@ class Sampling:
 class Process(Protocol):
     """How networks of one architecture are sampled."""
 
-    def bind(self, network: nn.Module, graphs: MolBatch, sampler: str) -> Denoiser:
-        """A denoiser of one batch, fit for the sampler of this name."""
+    def bind(
+        self, network: nn.Module, graphs: MolBatch, sampler: str, bf16: bool = False
+    ) -> Denoiser:
+        """A denoiser of one batch, fit for the sampler of this name.
+
+        With `bf16` the network's matrix products are taken in bfloat16, where it stands that.
+        """
 
     def sampler(self, name: str) -> Sampler:
         """The sampler of this name; ValueError if there is none."""
@@ -72,8 +77,15 @@ class Process(Protocol):
 class FieldProcess:
     """Of a `GraphFieldNetwork`, which is preconditioned to a denoiser."""
 
-    def bind(self, network: nn.Module, graphs: MolBatch, sampler: str) -> Denoiser:
-        return denoising.bind(network, graphs)
+    def bind(
+        self, network: nn.Module, graphs: MolBatch, sampler: str, bf16: bool = False
+    ) -> Denoiser:
+        def field(*inputs: torch.Tensor) -> torch.Tensor:
+            # Around the network alone: positions and noise levels stay in single precision.
+            with torch.autocast(inputs[1].device.type, torch.bfloat16, enabled=bf16):
+                return network(*inputs).float()
+
+        return denoising.bind(field, graphs)
 
     def sampler(self, name: str) -> Sampler:
         return _find(name, langevin=langevin)
@@ -104,7 +116,10 @@ class EdgeScoreProcess:
     settings: OriginalSampling = field(default_factory=OriginalSampling)
     objective: str = "chain_rule"
 
-    def bind(self, network: nn.Module, graphs: MolBatch, sampler: str) -> Denoiser:
+    def bind(
+        self, network: nn.Module, graphs: MolBatch, sampler: str, bf16: bool = False
+    ) -> Denoiser:
+        # Sums over edges reach thousands: in single precision whatever `bf16` says.
         assert isinstance(network, DualEncoderEpsNetwork)
         score = functools.partial(network, AtomGraphs.from_batch(graphs, network.config.edge_order))
         if self.objective == "aligned" or sampler == "langevin":

@@ -260,6 +260,7 @@ def _open_pipeline(settings: DiffusionEmbedParameters) -> Pipeline:
         settings.batchPairs,
         settings.sampler,
         settings.steps,
+        settings.precision,
     )
 
 

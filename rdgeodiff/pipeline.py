@@ -1,7 +1,9 @@
 """A model on a device: requests for samples in, positions out.
 
 One stream of batches over all conformers of all molecules, packed by size under a budget of padded
-pairs. Every sample has its own random stream, so what it becomes does not depend on its batch.
+pairs. Every sample has its own random stream, and is padded by its own size alone and not by its
+neighbours', so what it becomes does not depend on its batch: in bfloat16 sums over a longer row
+would be rounded differently, and by more than float noise.
 """
 
 from __future__ import annotations
@@ -20,10 +22,13 @@ from rdgeodiff.diffusion.guidance import guide_stereo
 from rdgeodiff.diffusion.holding import hold_positions
 from rdgeodiff.geometry import HeldAtoms, center
 from rdgeodiff.graph import MolBatch, MolGraph
+from rdgeodiff.parameters import PRECISIONS
 from rdgeodiff.results import FailureCause
 
 logger = logging.getLogger(__name__)
 
+# Molecules are padded to a multiple of this: a GPU wants few, full batches, a CPU no padding.
+PAD_STEP = {"cpu": 1, "cuda": 8}
 DEFAULT_PAIRS = {"cpu": 24_000, "cuda": 2_000_000}
 
 
@@ -64,9 +69,11 @@ class Pipeline:
         batch_pairs: padded atom pairs in a batch; 0 for the device's default.
         sampler: name of a sampler (see `rdgeodiff.architectures`); "" for the model's default.
         steps: noise levels; 0 for the model's default.
+        precision: of the network's matrix products: "float32", "bfloat16" or "auto", which is
+            bfloat16 on devices that compute with it and float32 elsewhere.
 
     Raises:
-        ValueError: unknown sampler, or a number of steps it cannot take.
+        ValueError: unknown sampler or precision, or a number of steps the sampler cannot take.
     """
 
     def __init__(
@@ -76,12 +83,14 @@ class Pipeline:
         batch_pairs: int = 0,
         sampler: str = "",
         steps: int = 0,
+        precision: str = "auto",
     ) -> None:
         self.device = torch.device(device)
         self._model = model
         self._name = sampler or model.sampling.sampler
         self._sampler = model.process.sampler(self._name)
         self.sigmas = model.process.noise_levels(model.sampling, self._name, steps)
+        self._bf16 = _takes_bf16(self.device, precision)
         self._pairs = batch_pairs or DEFAULT_PAIRS.get(self.device.type, DEFAULT_PAIRS["cpu"])
 
     def starting_at(self, sigma: float) -> Pipeline:
@@ -116,8 +125,9 @@ class Pipeline:
         waiting = sorted(requests, key=lambda r: r.graph.n_atoms, reverse=True)
         start = 0
         while start < len(waiting):
-            size = max(1, self._pairs // max(waiting[start].graph.n_atoms, 1) ** 2)
-            batch = waiting[start : start + size]
+            pad = self._padded(waiting[start])
+            size = max(1, self._pairs // pad**2)
+            batch = [r for r in waiting[start : start + size] if self._padded(r) == pad]
             try:
                 results = self._run(batch, guided, deadline)
             except DeadlineError:
@@ -135,17 +145,23 @@ class Pipeline:
                 on_result(request, result)
             start += len(batch)
 
+    def _padded(self, request: SampleRequest) -> int:
+        """Atoms of a molecule with its padding."""
+        step = PAD_STEP.get(self.device.type, 1)
+        return -(-max(request.graph.n_atoms, 1) // step) * step
+
     def _shrink(self, batch: list[SampleRequest]) -> None:
         """Halve the budget after an out-of-memory error, for the rest of this pipeline's life."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self._pairs = max(1, batch[0].graph.n_atoms ** 2 * (len(batch) // 2))
+        self._pairs = max(1, self._padded(batch[0]) ** 2 * (len(batch) // 2))
         logger.warning("out of memory with %d samples; going on with half as many", len(batch))
 
     def _run(
         self, requests: list[SampleRequest], guided: bool, deadline: float | None
     ) -> list[Result]:
-        graphs = MolBatch.collate([r.graph for r in requests]).to(self.device)
+        pad = self._padded(requests[0])
+        graphs = MolBatch.collate([r.graph for r in requests], pad_atoms=pad).to(self.device)
         streams = [_stream(r) for r in requests]
         shape = (*graphs.mask.shape, 3)
 
@@ -163,7 +179,7 @@ class Pipeline:
         if deadline is not None and time.monotonic() > deadline:
             raise DeadlineError
         with torch.inference_mode():
-            denoiser = self._model.process.bind(self._model.network, graphs, self._name)
+            denoiser = self._model.process.bind(self._model.network, graphs, self._name, self._bf16)
             if guided:
                 denoiser = guide_stereo(denoiser, graphs)
             held = _pad_held(requests, shape)
@@ -177,6 +193,18 @@ class Pipeline:
             positions[k, : r.graph.n_atoms] if finite[k] else FailureCause.NONFINITE
             for k, r in enumerate(requests)
         ]
+
+
+def _takes_bf16(device: torch.device, precision: str) -> bool:
+    """Whether to compute in bfloat16 on `device`."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be {', '.join(PRECISIONS)}, not {precision!r}")
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Without AVX512-BF16 or AMX a processor emulates bfloat16 and is slower with it.
+    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
 def _pad_held(

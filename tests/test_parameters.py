@@ -58,6 +58,7 @@ def test_updated_leaves_the_original():
         ("timeout", float("nan"), ValueError),
         ("steps", -5, ValueError),
         ("batchPairs", True, TypeError),
+        ("precision", "half", ValueError),
         ("clearConfs", "yes", TypeError),
         ("clearConfs", 2, TypeError),
         ("pruneRmsThresh", None, TypeError),

@@ -188,13 +188,28 @@ OUT_OF_MEMORY = [
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)
-@pytest.mark.parametrize("limit", [200, 500, 2000])
+@pytest.mark.parametrize("limit", [200, 300, 500])
 def test_out_of_memory_halves_and_finishes(plain, error, limit):
     field = SmallMemory(limit, error)
     found = _draw(Pipeline(_model(field), batch_pairs=100_000, steps=STEPS), _requests())
     assert _same(found, plain)
-    assert field.sizes[0] == len(found)  # everything was tried at once
+    largest = max(GRAPHS[row].n_atoms for row, _, _ in found)
+    together = sum(GRAPHS[row].n_atoms == largest for row, _, _ in found)
+    assert field.sizes[0] == together  # all that may share a batch was tried at once
     assert len(field.sizes) <= 4  # and the lesson was remembered
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_neighbours_of_any_size_make_no_difference(precision):
+    # In bfloat16 a sum over a longer padded row is rounded differently: 0.01 Å at the end.
+    together = _draw(Pipeline(_model(), precision=precision, steps=STEPS), _requests())
+    alone = _draw(Pipeline(_model(), batch_pairs=1, precision=precision, steps=STEPS), _requests())
+    assert _same(alone, together)
+
+
+def test_precision_is_checked():
+    with pytest.raises(ValueError, match="precision must be auto"):
+        Pipeline(_model(), precision="half")
 
 
 def test_a_single_sample_that_does_not_fit_is_reported():

@@ -6,6 +6,8 @@ import argparse
 from importlib import metadata
 from typing import Any
 
+from rdgeodiff.parameters import PRECISIONS
+
 DONE, FAILURES, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -31,12 +33,18 @@ def add_model_options(command: argparse._ActionsContainer) -> None:
     command.add_argument("--steps", type=int, default=0, help="0: the model's own")
     command.add_argument("--sampler", default="", help="default: the model's own")
     command.add_argument("--device", default="auto")
+    command.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="auto: bfloat16 where the device computes with it, float32 elsewhere",
+    )
     command.add_argument("--threads", type=int, default=1, help="0: torch's and RDKit's own choice")
 
 
 def model_options(args: argparse.Namespace) -> dict[str, Any]:
     """The values of `add_model_options` as keywords of an embedding call (without threads)."""
-    names = ("model", "steps", "sampler", "device")
+    names = ("model", "steps", "sampler", "device", "precision")
     return {name: getattr(args, name) for name in names}
 
 
