@@ -1,5 +1,6 @@
 # make demo   twenty-odd drugs, ten conformers each: out/demo.sdf, out/demo.png and a table
 # make test   ruff, mypy and pytest
+# make docs   pages and API reference: build/docs/index.html
 # make properties   energies and HOMO-LUMO gaps of some molecules with xtb and Psi4, which
 #                   make xtb and make psi4 install where Debian packages can be
 # make clean  removes what the tests and the demo leave; .venv stays
@@ -20,10 +21,10 @@ PIP := $(PY) -m pip -qq --disable-pip-version-check
 PINS := $(VENV)/pins.txt
 CONFIG := pyproject.toml constraints.txt
 
-.PHONY: help demo test lint types pytest properties xtb psi4 clean
+.PHONY: help demo test lint types pytest docs properties xtb psi4 clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 9
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 10
 
 demo: $(VENV)/.stamp-demo
 	@$(PY) examples/demo.py
@@ -43,6 +44,12 @@ types: $(VENV)/.stamp-test
 pytest: $(VENV)/.stamp-test lint types
 	@echo "== pytest"
 	@$(PY) -m pytest -q
+
+# A warning is an error: a page that nothing links to, a docstring that does not render.
+docs: $(VENV)/.stamp-docs
+	@rm -rf build/docs
+	@$(PY) -m sphinx -b html -W --keep-going -q docs build/docs
+	@echo "build/docs/index.html"
 
 # A few conformers of a few molecules. The paper took 30 molecules with 50: --molecules, --conformers.
 PROPERTIES := $(VENV)/bin/rdgeodiff evaluate-properties benchmarks/data/val_qm9.npz
@@ -94,6 +101,11 @@ $(VENV)/.stamp-demo: $(VENV)/.stamp-torch $(CONFIG)
 	@$(PIP) install --no-build-isolation -c $(PINS) -e '.[demo]'
 	@touch $@
 
+$(VENV)/.stamp-docs: $(VENV)/.stamp-torch $(CONFIG)
+	@echo "-- rdgeodiff with what renders its pages"
+	@$(PIP) install --no-build-isolation -c $(PINS) -e '.[docs]'
+	@touch $@
+
 $(VENV)/.stamp-cluster: $(VENV)/.stamp-torch
 ifeq ($(CLUSTER),yes)
 	@if ! command -v g++ >/dev/null; then \
@@ -111,7 +123,7 @@ endif
 
 $(VENV)/.stamp-test: $(VENV)/.stamp-cluster $(CONFIG)
 	@echo "-- rdgeodiff with the tools of its tests"
-	@$(PIP) install --no-build-isolation -c $(PINS) -e '.[test,pandas,eval,demo]'
+	@$(PIP) install --no-build-isolation -c $(PINS) -e '.[test,pandas,eval,demo,ray]'
 	@touch $@
 
 clean:

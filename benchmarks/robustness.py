@@ -1,19 +1,22 @@
 """What becomes of thousands of molecules, bad ones included; ETKDGv3 beside, with the same n.
 
-    python benchmarks/robustness.py [FILE.smi ...] [--molecules 2000] [--conformers 2]
-        [--seconds 600] [--folder runs/robustness] [--out FILE.md]
+    python benchmarks/robustness.py [FILE.smi ...] [--molecules 1000 1000] [--conformers 2]
+        [--together 1] [--seconds 600] [--folder runs/robustness] [--out FILE.md]
 
 One JSON line per molecule goes to FOLDER/molecules.jsonl as it is finished; a run that is stopped,
 or told to stop after --seconds, goes on where it was when it is started again with the same
-settings. Molecules are spread evenly over the files (by default the training sets in data/, so that
-the benchmark stands alone), and those of benchmarks/data/bad_inputs.smi are added, each with what
-is expected of it. Stereo is checked by way of RDKit's canonical SMILES, which shares no code with
-the checks inside the library.
+settings. As many molecules as --molecules says are taken of each file, at even distances (by
+default of the training sets in data/, so that the benchmark stands alone), and those of
+benchmarks/data/bad_inputs.smi are added, each with what is expected of it. With --together, so many
+molecules of a file ride in one call, and each gets its share of the call's seconds; a call that
+crashes is made again molecule by molecule, and bad inputs are always alone. Stereo is checked by
+way of RDKit's canonical SMILES, which shares no code with the checks inside the library.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -35,6 +38,7 @@ BAD_INPUTS = ROOT / "benchmarks" / "data" / "bad_inputs.smi"
 ARCHIVES = [ROOT / "data" / name for name in ("train_drugs_gfnff.npz", "train_qm9_gfn2.npz")]
 # Atoms; beyond, RDKit sets up its distance bounds for minutes before it looks at its timeout.
 ETKDG_LIMIT = 1000
+BAD = "bad inputs"  # the set they are
 UNSPECIFIED = Chem.ChiralType.CHI_UNSPECIFIED
 NO_LABEL = (Chem.BondStereo.STEREONONE, Chem.BondStereo.STEREOANY)
 
@@ -43,8 +47,9 @@ def main() -> None:
     """Embed what is still missing, then write the table of all that is there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", type=Path, default=ARCHIVES)
-    parser.add_argument("--molecules", type=int, default=2000)
+    parser.add_argument("--molecules", type=int, nargs="+", default=[1000], help="of each file")
     parser.add_argument("--conformers", type=int, default=2)
+    parser.add_argument("--together", type=int, default=1, help="molecules in one call")
     parser.add_argument("--seconds", type=float, default=0.0, help="stop after; 0 for no limit")
     parser.add_argument("--timeout", type=float, default=120.0, help="per molecule and method")
     parser.add_argument("--seed", type=int, default=0)
@@ -52,26 +57,31 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "robustness")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    names = ("molecules", "conformers", "timeout", "seed", "model")
+    if len(args.molecules) == 1:
+        args.molecules *= len(args.files)
+    names = ("molecules", "conformers", "together", "timeout", "seed", "model")
     settings = {name: getattr(args, name) for name in names}
     settings["files"] = [path.name for path in args.files]
     args.folder.mkdir(parents=True, exist_ok=True)
     check_settings(args.folder / "settings.json", settings)
     log = args.folder / "molecules.jsonl"
     records = read_log(log)
-    todo = [r for r in molecules(args.files, args.molecules) if r["name"] not in records]
+    every = list(molecules(args.files, args.molecules))
     warm_up(args.model)
     started = time.monotonic()
-    total = len(records) + len(todo)
+    total = len(every)
     with log.open("a") as stream, tqdm(total=total, initial=len(records), unit="mol") as bar:
-        for record in todo:
+        for group in groups(every, args.together):
+            if all(record["name"] in records for record in group):
+                continue
             if args.seconds and time.monotonic() - started > args.seconds:
                 break
-            examine(record, args)
-            stream.write(json.dumps(record) + "\n")
+            for record in examine(group, args):
+                if record["name"] not in records:
+                    stream.write(json.dumps(record) + "\n")
+                    records[record["name"]] = record
+                    bar.update()
             stream.flush()
-            records[record["name"]] = record
-            bar.update()
     text = report(list(records.values()), settings, total)
     out = args.out or args.folder / "robustness.md"
     out.write_text(text)
@@ -96,22 +106,28 @@ def read_log(path: Path) -> dict[str, dict[str, Any]]:
     return {r["name"]: r for r in map(json.loads, whole.splitlines())}
 
 
-def molecules(files: list[Path], wanted: int) -> Iterator[dict[str, Any]]:
+def molecules(files: list[Path], wanted: list[int]) -> Iterator[dict[str, Any]]:
     """One record per molecule: evenly spread over each file, then the bad inputs."""
-    for number, path in enumerate(files):
+    for path, share in zip(files, wanted, strict=True):
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as stored:
                 smiles = [str(s) for s in stored["smiles"]]
         else:
             lines = (line.split() for line in path.read_text().splitlines())
             smiles = [parts[0] for parts in lines if parts and not parts[0].startswith("#")]
-        share = wanted // len(files) + (number < wanted % len(files))
         for row in np.unique(np.linspace(0, len(smiles) - 1, min(share, len(smiles))).astype(int)):
             yield {"name": f"{path.stem}:{row}", "set": path.stem, "smiles": smiles[row]}
     for line in BAD_INPUTS.read_text().splitlines():
         if line.strip() and not line.startswith("#"):
             text, name, expected = line.split("\t")
-            yield {"name": f"bad:{name}", "set": "bad inputs", "smiles": text, "expected": expected}
+            yield {"name": f"bad:{name}", "set": BAD, "smiles": text, "expected": expected}
+
+
+def groups(records: list[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    """What rides in one call: `size` molecules of one set; a bad input is alone."""
+    for name, members in itertools.groupby(records, key=lambda r: r["set"]):
+        while group := list(itertools.islice(members, 1 if name == BAD else size)):
+            yield group
 
 
 def warm_up(model: str) -> None:
@@ -119,28 +135,40 @@ def warm_up(model: str) -> None:
     EmbedMoleculesDiffusion([Chem.AddHs(Chem.MolFromSmiles("C"))], 1, model=model)
 
 
-def examine(record: dict[str, Any], args: argparse.Namespace) -> None:
-    """Embed one molecule by both methods and add what was found to `record`."""
-    with rdBase.BlockLogs():
-        mol = Chem.MolFromSmiles(record["smiles"]) if record["smiles"] else Chem.Mol()
-        mol = Chem.AddHs(mol) if mol is not None else None
-    record["atoms"] = mol.GetNumAtoms() if mol is not None else 0
-    record["requested"] = args.conformers
-    options = {"randomSeed": args.seed, "timeout": args.timeout, "model": args.model}
+def examine(group: list[dict[str, Any]], args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Embed a group by both methods and add to its records what was found."""
+    mols = [read(record["smiles"]) for record in group]
+    options = {"randomSeed": args.seed, "timeout": args.timeout * len(group), "model": args.model}
     start = time.perf_counter()
     try:
-        (result,) = EmbedMoleculesDiffusion([mol], args.conformers, **options)
-        record["seconds"] = time.perf_counter() - start
+        results = EmbedMoleculesDiffusion(mols, args.conformers, **options)
+    except Exception:  # whatever it is: that there is none is what is measured
+        if len(group) > 1:
+            return [found for record in group for found in examine([record], args)]
+        results = []
+        group[0]["crash"] = traceback.format_exc()
+    seconds = (time.perf_counter() - start) / len(group)
+    for record, mol in zip(group, mols, strict=True):
+        record["atoms"] = mol.GetNumAtoms() if mol is not None else 0
+        record["requested"] = args.conformers
+        if mol is not None and 0 < record["atoms"] <= ETKDG_LIMIT:
+            record["etkdg"] = etkdg(mol, args)
+    for record, mol, result in zip(group, mols, results, strict=False):
+        record["seconds"] = seconds
         record["delivered"] = len(result.conf_ids)
         record["failures"], record["rejections"] = result.failures, result.rejections
         record["rounds"], record["error"] = result.rounds, result.error
         record["wrong"] = sum(not is_right(mol, k) for k in result.conf_ids)
         missing = args.conformers - len(result.conf_ids) - sum(result.failures.values())
         record["unaccounted"] = missing
-    except Exception:  # whatever it is: that there is none is what is measured
-        record["crash"] = traceback.format_exc()
-    if mol is not None and 0 < record["atoms"] <= ETKDG_LIMIT:
-        record["etkdg"] = etkdg(mol, args)
+    return group
+
+
+def read(smiles: str) -> Chem.Mol | None:
+    """The molecule with its hydrogens; None if it cannot be read."""
+    with rdBase.BlockLogs():
+        mol = Chem.MolFromSmiles(smiles) if smiles else Chem.Mol()
+        return Chem.AddHs(mol) if mol is not None else None
 
 
 def etkdg(mol: Chem.Mol, args: argparse.Namespace) -> dict[str, Any]:
@@ -208,6 +236,7 @@ def report(records: list[dict[str, Any]], settings: dict[str, Any], total: int) 
         "",
         f"{len(records)} of {total} molecules, n = {settings['conformers']} each, model "
         f"`{settings['model']}`, seed {settings['seed']}, files {', '.join(settings['files'])}. "
+        f"{settings['together']} molecules in one call (bad inputs alone). "
         "Seconds include checks and resampling, not loading the model.",
         "",
         "| set | method | molecules | conformers asked for | delivered % | molecules complete % | "

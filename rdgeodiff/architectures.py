@@ -21,7 +21,7 @@ from rdgeodiff.diffusion import denoiser as denoising
 from rdgeodiff.diffusion.denoiser import Denoiser
 from rdgeodiff.diffusion.edge_scores import distance_denoiser, field_denoiser
 from rdgeodiff.diffusion.langevin import langevin, staged, staged_sigmas
-from rdgeodiff.diffusion.original_geodiff import NoiseTables, OriginalSampling
+from rdgeodiff.diffusion.original_geodiff import RETRY_CLIP, NoiseTables, OriginalSampling
 from rdgeodiff.diffusion.samplers import SAMPLERS, Sampler
 from rdgeodiff.diffusion.schedule import Schedule, karras_sigmas, subset
 from rdgeodiff.graph import ELEMENTS, NODE_DIM, PAIR_DIM, MolBatch
@@ -69,6 +69,9 @@ class Process(Protocol):
     def noise_levels(self, sampling: Sampling, sampler: str, steps: int) -> list[float]:
         """Decreasing noise levels in Å and 0; `steps` 0 for the default."""
 
+    def cautious(self, sampler: str) -> Process | None:
+        """The process of a second try where positions stopped being finite, if there is one."""
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """What has to be stored beside the network's own weights."""
 
@@ -93,6 +96,9 @@ class FieldProcess:
     def noise_levels(self, sampling: Sampling, sampler: str, steps: int) -> list[float]:
         return _levels(Schedule().sigmas, sampling, sampler, steps)
 
+    def cautious(self, sampler: str) -> Process | None:
+        return None
+
     def tensors(self) -> dict[str, torch.Tensor]:
         return {}
 
@@ -101,10 +107,10 @@ class FieldProcess:
 class EdgeScoreProcess:
     """Of a `DualEncoderEpsNetwork`, which scores edges.
 
-    "langevin" runs as in the original. All other samplers get the structure whose distances the
-    scores speak of, or the sum of the scores where training superposed its targets (GeoDiff-A).
-    "staged" gets the first at high noise and the second below: few steps, and a finish in which the
-    errors of single predictions average out.
+    "langevin" runs as in the original, second try with clipped local scores included. All other
+    samplers get the structure whose distances the scores speak of, or the sum of the scores where
+    training superposed its targets (GeoDiff-A). "staged" gets the first at high noise and the
+    second below: few steps, and a finish in which the errors of single predictions average out.
 
     Attributes:
         tables: the schedule the network was trained with.
@@ -143,6 +149,12 @@ class EdgeScoreProcess:
             count = steps or sampling.steps
             return staged_sigmas(count, sampling.sigma_min, sampling.sigma_max, SWITCH)
         return _levels(self.tables.sigmas.double().cpu().numpy(), sampling, sampler, steps)
+
+    def cautious(self, sampler: str) -> Process | None:
+        if sampler != "langevin" or self.settings.clip_local is not None:
+            return None
+        settings = dataclasses.replace(self.settings, clip_local=RETRY_CLIP)
+        return dataclasses.replace(self, settings=settings)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         return {"betas": self.tables.betas, "alphas": self.tables.alpha_bars}

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from rdgeodiff.architectures import Process
 from rdgeodiff.checkpoint import Model
 from rdgeodiff.diffusion.guidance import guide_stereo
 from rdgeodiff.diffusion.holding import hold_positions
@@ -160,6 +161,24 @@ class Pipeline:
     def _run(
         self, requests: list[SampleRequest], guided: bool, deadline: float | None
     ) -> list[Result]:
+        process = self._model.process
+        results = self._draw(requests, process, guided, deadline)
+        broken = [k for k, found in enumerate(results) if found is FailureCause.NONFINITE]
+        cautious = process.cautious(self._name) if broken else None
+        if cautious is not None:
+            logger.info("%d samples not finite; trying once more with care", len(broken))
+            again = self._draw([requests[k] for k in broken], cautious, guided, deadline)
+            for k, found in zip(broken, again, strict=True):
+                results[k] = found
+        return results
+
+    def _draw(
+        self,
+        requests: list[SampleRequest],
+        process: Process,
+        guided: bool,
+        deadline: float | None,
+    ) -> list[Result]:
         pad = self._padded(requests[0])
         graphs = MolBatch.collate([r.graph for r in requests], pad_atoms=pad).to(self.device)
         streams = [_stream(r) for r in requests]
@@ -179,7 +198,7 @@ class Pipeline:
         if deadline is not None and time.monotonic() > deadline:
             raise DeadlineError
         with torch.inference_mode():
-            denoiser = self._model.process.bind(self._model.network, graphs, self._name, self._bf16)
+            denoiser = process.bind(self._model.network, graphs, self._name, self._bf16)
             if guided:
                 denoiser = guide_stereo(denoiser, graphs)
             held = _pad_held(requests, shape)

@@ -71,7 +71,7 @@ def RefineMoleculesDiffusion(
     """`RefineConformersDiffusion` for all conformers of many molecules in one stream of batches.
 
     Returns:
-        one result per molecule, in order: `conf_ids` were refined, the others stay as they were and
+        one result per molecule, in order. `conf_ids` were refined, the others stay as they were and
         are counted in `failures`. A molecule that cannot be attempted, or has no conformer, is
         reported in its result and stops nothing.
 

@@ -6,6 +6,7 @@ machine gives it the conformers that one call over the whole library would (beyo
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -79,6 +80,7 @@ class RowEmbedder:
         seed = secrets.randbits(62) if settings.randomSeed < 0 else settings.randomSeed
         self.count = count
         self.settings = settings.updated(randomSeed=seed, progress=False, trackFailures=False)
+        _bound_kernel_caches()
         self._pipeline = embed._open_pipeline(self.settings)
         self._judges = ThreadPoolExecutor(1, "rdgeodiff-judge")
 
@@ -135,6 +137,17 @@ class RowEmbedder:
         trace: TracebackType | None,
     ) -> None:
         self._judges.shutdown(wait=True, cancel_futures=True)
+
+
+def _bound_kernel_caches() -> None:
+    """Keep few of the kernels that torch's CPU library compiles in bfloat16, unless told otherwise.
+
+    It compiles one for each shape of a batch. A library has thousands, and with the 1024 that are
+    kept by default memory grows by a gigabyte. Read when the first kernel is made; too late, and
+    without effect on the result, where this process has computed in bfloat16 before.
+    """
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, "64")
 
 
 class _JudgedElsewhere:

@@ -23,6 +23,7 @@ from rdgeodiff.checkpoint import Model, load_model
 from rdgeodiff.chem.featurize import featurize
 from rdgeodiff.cli import main
 from rdgeodiff.data.shards import Reference, write_shard
+from rdgeodiff.diffusion.original_geodiff import OriginalSampling
 from rdgeodiff.diffusion.schedule import Schedule
 from rdgeodiff.nn.dual_encoder import DualEncoderConfig, DualEncoderEpsNetwork
 from rdgeodiff.nn.graph_field import GraphFieldConfig
@@ -253,6 +254,35 @@ def test_convert_then_embed(original_file, tmp_path, capsys):
     )[0]
     assert result.error is None and result.raw_samples == 3
     assert len(result.conf_ids) + sum(result.failures.values()) == 3
+
+
+def test_langevin_tries_again_with_the_local_field_clipped():
+    """As the original does where positions stop being finite, and only for those samples."""
+    torch.manual_seed(0)
+    network = DualEncoderEpsNetwork(DualEncoderConfig(16, 2, 2)).eval()
+
+    def samples(clip_local: float | None, sampler: str = "langevin") -> list:
+        process = EdgeScoreProcess(settings=OriginalSampling(clip_local=clip_local))
+        model = Model("memory", network, Sampling(), {}, process)
+        return drawn(model, sampler, 40, 3)
+
+    def scale(factor: float) -> None:
+        last = network.grad_local_dist_mlp.layers[-1]
+        with torch.no_grad():
+            last.weight *= factor
+            last.bias *= factor
+
+    scale(10.0)  # now and then beyond what is clipped, and still finite
+    calm, clipped = samples(None), samples(20.0)
+    assert all(isinstance(x, np.ndarray) for x in calm)
+    scale(1e12)
+    wild, held = samples(None), samples(20.0)
+    for a, b in zip(wild, held, strict=True):
+        assert isinstance(a, np.ndarray) and np.array_equal(a, b)
+    # Where nothing breaks there is no second try.
+    assert not all(np.array_equal(a, b) for a, b in zip(calm, clipped, strict=True))
+    assert EdgeScoreProcess().cautious("ancestral") is None
+    assert EdgeScoreProcess(settings=OriginalSampling(clip_local=5.0)).cautious("langevin") is None
 
 
 def test_convert_spares_what_is_there(original_file, tmp_path, capsys):

@@ -13,6 +13,7 @@ from rdkit.Geometry import Point3D
 from rdgeodiff import DiffusionEmbedParameters, EmbedMoleculeDiffusion, EmbedMoleculesDiffusion
 from rdgeodiff.chem.coordmap import contradiction
 from rdgeodiff.chem.stereo import stereo_tables, wrong_centers
+from rdgeodiff.chem.verdict import Judge
 from rdgeodiff.diffusion.denoiser import bind
 from rdgeodiff.diffusion.holding import hold_positions
 from rdgeodiff.diffusion.samplers import SAMPLERS
@@ -174,3 +175,13 @@ def test_one_molecule_with_nan_does_not_spoil_the_others():
 
     out = hold_positions(poisoned, batch, held, targets)(torch.randn(2, 9, 3), torch.ones(2))
     assert torch.isfinite(out[1]).all()
+
+
+def test_a_held_atom_off_its_place_is_a_rejected_sample(pose):
+    mol, atoms = Chem.Mol(pose), np.array([4, 5, 6, 7])
+    positions = positions_of(mol)[0]
+    for off, cause in ((0.02, None), (0.2, "COORD_MAP")):
+        wanted = positions[atoms].copy()
+        wanted[0, 0] += off
+        judge = Judge(mol, stereo_tables(mol), held=HeldAtoms(atoms, wanted))
+        assert judge.judge(positions).cause == cause

@@ -19,6 +19,7 @@ from rdgeodiff.evaluation.generators import (
     EtkdgGenerator,
     Generated,
     make_generator,
+    make_generators,
 )
 from rdgeodiff.evaluation.published import NOTE, published_table
 from rdgeodiff.evaluation.report import evaluate_archive, spread_out
@@ -155,6 +156,42 @@ def test_molecules_without_mmff_parameters_are_counted() -> None:
     assert made.notes == {"no_mmff_parameters": 2} and len(made.positions) == 2
     with pytest.raises(ValueError, match="unknown method"):
         make_generator("magic")
+
+
+def test_models_beside_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, object]] = []
+
+    def embed(mols: list, count: int, **options: object) -> list[EmbedResult]:
+        seen.append(options)
+        return [EmbedResult([], count, {})]
+
+    monkeypatch.setattr("rdgeodiff.embed.EmbedMoleculesDiffusion", embed)
+    others = ["runs/a.json", "runs/a.json, langevin", "b,langevin,5000"]
+    generators = make_generators(
+        ["etkdg", "diffusion"], others, seed=4, model="small", sampler="", steps=7, device="cpu"
+    )
+    assert [g.name for g in generators] == [
+        "etkdg", "diffusion", "a", "a langevin", "b langevin 5000"
+    ]  # fmt: skip
+    for generator in generators[1:]:
+        assert len(list(generator([mol_from("CO")], [1]))) == 1
+    # Each loads its weights with one call more; what a description leaves out is the model's own.
+    told = [(o["model"], o["sampler"], o["steps"]) for o in seen[1::2]]
+    assert told == [
+        ("small", "", 7),
+        ("runs/a.json", "", 0),
+        ("runs/a.json", "langevin", 0),
+        ("b", "langevin", 5000),
+    ]
+    assert all(o["device"] == "cpu" and o["randomSeed"] == 4 for o in seen[1::2])
+
+
+@pytest.mark.parametrize("text", ["", ",langevin", "a,langevin,many", "a,langevin,5,6", "a,,-1"])
+def test_a_malformed_model_is_quoted(text: str) -> None:
+    with pytest.raises(ValueError, match=repr(text)):
+        make_generators([], [text])
+    with pytest.raises(ValueError, match="two methods with one name"):
+        make_generators(["etkdg"], ["x/a.json", "y/a.json"])
 
 
 def _fake_embed(mols: list, count: int, *, randomSeed: int, **options: object) -> list[EmbedResult]:

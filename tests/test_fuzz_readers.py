@@ -20,12 +20,14 @@ import torch
 from helpers import embedded, positions_of, tiny_network
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from rdgeodiff.checkpoint import CheckpointError, load_model, save_model
 from rdgeodiff.chem.featurize import featurize
 from rdgeodiff.data import arrays as arrays_module
 from rdgeodiff.data.conformer_sets import ArchiveError, read_archive
 from rdgeodiff.data.shards import Reference, ShardError, read_shard, write_shard
+from rdgeodiff.nn.graph_field import GraphFieldNetwork
 from rdgeodiff.training.state import StateError, load_state, save_state
 
 QUICK = settings(
@@ -261,10 +263,34 @@ def test_any_configuration_is_refused_or_read(tmp_path):
 @pytest.mark.parametrize(
     "network", [{"width": 2_000_000}, {"node_width": -1}, {"radial": 10**30}, {"layers": None}]
 )
-def test_a_network_larger_than_its_weights_takes_no_memory(tmp_path, network):
+def test_a_network_larger_than_its_weights_takes_no_memory(tmp_path, network, monkeypatch):
+    devices = set()
+    build = GraphFieldNetwork.__init__
+
+    def watch(self, config):
+        devices.add(torch.empty(0).device.type)
+        build(self, config)
+
     description = _model(tmp_path)
     info = json.loads(description.read_text())
     _reseal(description, network={**info["network"], **network})
+    monkeypatch.setattr(GraphFieldNetwork, "__init__", watch)
+    with pytest.raises(CheckpointError, match="fuzzed"):
+        load_model(description)
+    assert devices <= {"meta"}
+
+
+@pytest.mark.parametrize("change", ["renamed", "missing", "transposed"])
+def test_tensors_must_be_those_of_the_network(tmp_path, change):
+    description = _model(tmp_path)
+    weights = description.with_suffix(".safetensors")
+    tensors = load_file(weights)
+    name = next(k for k, v in tensors.items() if v.ndim == 2 and v.shape[0] != v.shape[1])
+    tensor = tensors.pop(name)
+    if change != "missing":
+        tensors[name + "_" * (change == "renamed")] = tensor.T.contiguous()
+    save_file(tensors, weights)
+    _reseal(description)
     with pytest.raises(CheckpointError, match="fuzzed"):
         load_model(description)
 

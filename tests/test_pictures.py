@@ -83,6 +83,12 @@ def test_a_view_holds_the_chosen_conformers(monkeypatch: pytest.MonkeyPatch) -> 
     assert ShowConformers(mol, [3, 0]).write_html().count(".addModel(") == 2
     assert ShowConformers(mol, hydrogens=True).write_html().count(".addModel(") == 3
     assert mol.ToBinary() == before
+    # Without a network, and whatever the file called its molecule.
+    mol.SetProp("_Name", "</script><img src=x onerror=y>")
+    text = ShowConformers(mol).write_html()
+    assert "data:text/javascript;base64," in text and "https://" not in text
+    assert "onerror" not in text and text.count("</script>") == 1
+    assert "https://" in ShowConformers(mol, offline=False).write_html()
     with pytest.raises(ValueError, match=r"no conformer with id 1; there are \[0, 2, 3\]"):
         ShowConformers(mol, [1])
     with pytest.raises(ValueError, match="embed it first"):

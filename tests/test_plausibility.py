@@ -7,6 +7,7 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom, rdMolTransforms
 
+from rdgeodiff.chem import verdict
 from rdgeodiff.chem.conformers import prune
 from rdgeodiff.chem.fragments import GAP, assemble, split
 from rdgeodiff.chem.plausibility import Fault, Plausibility
@@ -31,6 +32,9 @@ HARD = [
     "OB(O)c1ccccc1",
     "[H][H]",
     "C=[N+]=[N-]",
+    "C1CC12CC2",
+    "C1CC[C@@]23C[C@@H]2C[C@@H]3C1",
+    "C1C2C3C2C4C1C34",
 ]
 
 
@@ -79,6 +83,36 @@ def test_each_fault_is_named():
     assert check.cause(good * 1.4) == Fault.BOND_LENGTH
 
 
+@pytest.mark.parametrize("smiles", ["CCOCCC1(O)CC1", "COC[C@@H]1C[C@@H]1COC", "CN1CC1"])
+def test_substituents_of_a_small_ring_stand_across_it(smiles):
+    """Turned into the ring's plane they lie electronvolts high, though each angle is still wide."""
+    mol, positions = embedded(smiles, 1)
+    check = Plausibility(mol)
+    (ring,) = (r for r in mol.GetRingInfo().AtomRings() if len(r) == 3)
+    turned = 0
+    for index in ring:
+        atom = mol.GetAtomWithIdx(index)
+        outside = [n.GetIdx() for n in atom.GetNeighbors() if n.GetIdx() not in ring]
+        hydrogens = [k for k in outside if mol.GetAtomWithIdx(k).GetDegree() == 1]
+        if len(outside) != 2 or len(hydrogens) != 2:
+            continue
+        turned += 1
+        axis = positions[0][index] - positions[0][list(ring)].mean(0)
+        axis /= np.linalg.norm(axis)
+        for degrees, fault in ((10, None), (50, Fault.BOND_ANGLE), (90, Fault.BOND_ANGLE)):
+            moved = positions[0].copy()
+            for k in hydrogens:
+                arm = moved[k] - moved[index]
+                angle = np.radians(degrees)
+                moved[k] = moved[index] + (
+                    arm * np.cos(angle)
+                    + np.cross(axis, arm) * np.sin(angle)
+                    + axis * (axis @ arm) * (1 - np.cos(angle))
+                )
+            assert check.cause(moved) == fault, degrees
+    assert turned
+
+
 def test_a_chain_curled_onto_itself_clashes():
     mol, _ = embedded("CCCCCCCC", 1)
     conformer = mol.GetConformer()
@@ -94,6 +128,30 @@ def test_rdkits_reading_of_the_stereo_is_a_second_opinion():
     assert judge._perceived_fault(-positions[0]) == "STEREO"
     other = Chem.AddHs(Chem.MolFromSmiles(r"C[C@H](F)/C=C\[C@@H](O)C#N"))
     assert Judge(other, stereo_tables(other))._perceived_fault(positions[0]) == "DOUBLE_BOND_STEREO"
+
+
+@pytest.mark.parametrize("blind", ["_perceived_fault", "wrong_centers", "wrong_double_bonds"])
+@pytest.mark.parametrize(
+    "smiles",
+    [
+        "C[C@@H](F)[C@@H](O)[C@H](Cl)/C=C/C#N",  # one centre of three
+        "C[C@@H](F)[C@H](O)[C@H](Cl)/C=C/C#N",  # two: a reflection leaves one
+        r"C[C@H](F)[C@@H](O)[C@H](Cl)/C=C\C#N",  # the double bond
+        r"C[C@@H](F)[C@H](O)[C@@H](Cl)/C=C\C#N",  # the mirror image, with the other double bond
+    ],
+)
+def test_each_of_the_two_opinions_is_enough(smiles, blind, monkeypatch):
+    wanted, _ = embedded("C[C@H](F)[C@@H](O)[C@H](Cl)/C=C/C#N", 1)
+    _, positions = embedded(smiles, 2)
+    if blind == "_perceived_fault":
+        monkeypatch.setattr(Judge, blind, lambda self, positions: None)
+    else:
+        read = getattr(verdict, blind)
+        monkeypatch.setattr(verdict, blind, lambda *a: np.zeros_like(read(*a)))
+    judge = Judge(wanted, stereo_tables(wanted))
+    for sample in positions:
+        found = judge.judge(sample)
+        assert found.cause in ("STEREO", "DOUBLE_BOND_STEREO") and found.positions is None
 
 
 def test_ring_meso_centres_are_judged_by_geometry():

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -176,6 +179,44 @@ def test_command(
     # Everything is in the cache: the program is not needed again.
     _fake_xtb(tmp_path / "bin", "exit 1", monkeypatch)
     assert main(call) == 0 and "4 of 4" in capsys.readouterr().out
+
+
+def test_terminated_it_leaves_no_calculation_running(tmp_path: Path) -> None:
+    folder, began = tmp_path / "bin", tmp_path / "began"
+    folder.mkdir()
+    # A program with a child of its own, both of which would run on for a minute.
+    (folder / "xtb").write_text(f'#!/bin/sh\nsleep 60 &\necho $$ $! > "{began}"\nwait\n')
+    (folder / "xtb").chmod(0o755)
+    call = ["evaluate-properties", str(QM9), "--molecules", "1", "--conformers", "1", "--quiet"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "rdgeodiff", *call, "--methods", "etkdg", "--jobs", "1"],
+        env=os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while not (began.exists() and began.read_text().endswith("\n")):
+            assert run.poll() is None
+            time.sleep(0.05)
+        run.terminate()
+        out, _ = run.communicate(timeout=30)
+    finally:
+        run.kill()
+    assert run.returncode == 130 and "interrupted: not all molecules are in" in out
+    for pid in map(int, began.read_text().split()):
+        _wait_until_gone(pid)
+
+
+def _wait_until_gone(pid: int) -> None:
+    for _ in range(200):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            return
+        if state == "Z":  # dead, and nobody has asked for its status yet
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"process {pid} runs on")
 
 
 def test_command_without_the_program(

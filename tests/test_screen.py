@@ -25,7 +25,7 @@ from rdgeodiff import EmbedMoleculesDiffusion
 from rdgeodiff.chem.readers import read_molecules
 from rdgeodiff.cli import main
 from rdgeodiff.rows import ROW_PROPERTY
-from rdgeodiff.screen import ScreenStoppedError
+from rdgeodiff.screen import ScreenStoppedError, write_failed
 from rdgeodiff.screen import run as run_module
 from rdgeodiff.screen import shards as shards_module
 from rdgeodiff.screen.manifest import Manifest, ManifestError
@@ -94,6 +94,10 @@ def test_every_row_is_accounted_for(tmp_path: Path, source: Path) -> None:
     assert lacking[16][4] == "NONFINITE 2"
     expected = [(k, c) for k in range(ROWS) if k not in lacking for c in (0, 1)]
     assert keys(tmp_path / "out") == expected
+    assert write_failed(tmp_path / "out", tmp_path / "failed.tsv") == 4
+    table = [line.split("\t") for line in (tmp_path / "failed.tsv").read_text().splitlines()]
+    assert table[0][0] == "row" and {len(line) for line in table} == {6}
+    assert table[1][:5] == ["3", "m3", "C1CC", "0", "2"]
 
 
 def test_a_row_gets_what_one_call_over_the_library_gives_it(tmp_path: Path, source: Path) -> None:
@@ -333,7 +337,10 @@ def test_ctrl_c_keeps_finished_shards_and_says_so(
     assert main(call) == 0
     said = capsys.readouterr()
     assert "12 molecules had been finished before" in said.out and f"{ROWS}/{ROWS}" in said.err
-    assert main([*call, "--quiet", "--strict"]) == 1
+    table = str(tmp_path / "failed.tsv")
+    assert main([*call, "--quiet", "--strict", "--failed", table]) == 1
+    assert len(Path(table).read_text().splitlines()) == 5
+    assert main([*call, "--quiet", "--failed", str(tmp_path / "no" / "failed.tsv")]) == 2
     assert len(content(folder)) == 8
 
 

@@ -95,7 +95,7 @@ def read_rows(
     start = 0
     for batch in table.iter_batches(_BATCH):
         for row, cells in enumerate(batch.to_pylist(), start):
-            mol, why = _mol_of(cells[column])
+            mol, why = mol_of_cell(cells[column])
             name = str(cells[named]) if named and cells[named] is not None else ""
             if mol is not None:
                 name = name or (mol.GetProp("_Name") if mol.HasProp("_Name") else "")
@@ -108,7 +108,8 @@ def read_rows(
         start += batch.num_rows
 
 
-def _mol_of(cell: Any) -> tuple[Chem.Mol | None, str | None]:
+def mol_of_cell(cell: Any) -> tuple[Chem.Mol | None, str | None]:
+    """(molecule or None, error) of a cell: SMILES, binary form, or nothing."""
     if isinstance(cell, bytes):
         try:
             return mol_from_bytes(cell), None

@@ -22,6 +22,7 @@ CONTACT_THREE_BONDS = 0.60
 CONTACT_POLAR_HYDROGEN = 0.50  # H with N, O, F, P, S or a halogen: hydrogen bonds are short
 FLATNESS = 0.25  # Å an atom of an aromatic ring may lie off the ring's plane
 PYRAMIDALITY = 0.35  # Å a trigonal carbon may lie off the plane of its neighbours
+TWIST = 0.55  # |cos| between a three-membered ring's bond and the line of the opposite substituents
 CONTACT_CHALCOGEN = 0.55  # S with N, O, F, S or Cl: lone pairs reach into its σ-hole
 
 _ACCEPTORS = (7, 8, 9, 15, 16, 17, 35, 53)
@@ -77,6 +78,7 @@ class Plausibility:
         self._low[far] = (share * contact)[far]
         self._rings = _aromatic_rings(mol)
         self._trigonal = _trigonal_carbons(mol)
+        self._crossings = _crossings(mol)
         self._kinds = ((Fault.BOND_LENGTH, bonds), (Fault.BOND_ANGLE, angles), (Fault.CLASH, far))
 
     def cause(self, positions: np.ndarray) -> Fault | None:
@@ -94,9 +96,19 @@ class Plausibility:
             wrong = (distances < self._low) | (distances > self._high)
             if wrong.any():
                 found[k] = next(fault for fault, pairs in self._kinds if (wrong & pairs).any())
+            elif self._is_twisted(conformer):
+                found[k] = Fault.BOND_ANGLE
             elif self._is_bent(conformer):
                 found[k] = Fault.FLATNESS
         return found
+
+    def _is_twisted(self, conformer: np.ndarray) -> bool:
+        if not len(self._crossings):
+            return False
+        a, b, x, y = (conformer[self._crossings[:, k]] for k in range(4))
+        one, other = b - a, y - x
+        lengths = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
+        return bool((np.abs((one * other).sum(-1)) > TWIST * lengths).any())
 
     def _is_bent(self, conformer: np.ndarray) -> bool:
         for ring in self._rings:
@@ -125,6 +137,22 @@ def _aromatic_rings(mol: Chem.Mol) -> list[list[int]]:
         for ring in mol.GetRingInfo().AtomRings()
         if len(ring) in (5, 6) and all(mol.GetAtomWithIdx(k).GetIsAromatic() for k in ring)
     ]
+
+
+def _crossings(mol: Chem.Mol) -> np.ndarray:
+    """(T, 4) indices: two atoms of a three-membered ring, and the substituents of the third.
+
+    The two pairs stand across each other. Angles alone, whose limits must leave room for such
+    rings, pass a third atom whose substituents are turned into the ring's plane.
+    """
+    rows = []
+    for ring in mol.GetRingInfo().AtomRings():
+        for atom in (mol.GetAtomWithIdx(k) for k in ring if len(ring) == 3):
+            pair = [k for k in ring if k != atom.GetIdx()]
+            outside = [n.GetIdx() for n in atom.GetNeighbors() if n.GetIdx() not in ring]
+            if len(outside) == 2:
+                rows.append(pair + outside)
+    return np.array(rows, int).reshape(-1, 4)
 
 
 def _trigonal_carbons(mol: Chem.Mol) -> np.ndarray:

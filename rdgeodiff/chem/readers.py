@@ -20,7 +20,7 @@ from rdgeodiff.chem.foreign_formats import FOREIGN, read_foreign
 from rdgeodiff.chem.formats import PIPE, ReaderError, Record, kind_of, open_source
 from rdgeodiff.chem.parquet import count_rows, read_rows
 
-__all__ = ["ReaderError", "Record", "count_molecules", "read_molecules"]
+__all__ = ["ReaderError", "Record", "count_molecules", "read_molecules", "with_hydrogens"]
 
 _SEPARATOR = "$$$$"
 _NAME_COLUMNS = ("name", "id", "title", "_name", "molecule", "compound")
@@ -61,7 +61,7 @@ def read_molecules(
     kind = kind_of(path, kind)
     with open_source(path) as stream:
         for record in _records(stream, kind, smiles_column, first):
-            yield _with_hydrogens(record) if add_hs else record
+            yield with_hydrogens(record) if add_hs else record
 
 
 def count_molecules(
@@ -224,7 +224,8 @@ def _from_sdf(row: int, entry: Entry) -> Record:
     return Record(row, name, name, mol, error)
 
 
-def _with_hydrogens(record: Record) -> Record:
+def with_hydrogens(record: Record) -> Record:
+    """The record with the explicit hydrogens that are missing."""
     if record.mol is None:
         return record
     placed = record.mol.GetNumConformers() > 0

@@ -16,9 +16,17 @@ def describe(mol: Any, row: int) -> str:
     """How to name a molecule to its owner: its row and, where it can be written, its SMILES."""
     with rdBase.BlockLogs():
         try:
-            return f"molecule {row} ({Chem.MolToSmiles(Chem.Mol(mol))})"
+            return f"molecule {row} ({_short_smiles(mol)})"
         except Exception:  # whatever is wrong with the Mol is being reported already
             return f"molecule {row}"
+
+
+def _short_smiles(mol: Any) -> str:
+    """SMILES without the hydrogens that its owner did not write either, where that goes."""
+    try:
+        return Chem.MolToSmiles(Chem.RemoveHs(Chem.Mol(mol), sanitize=False))
+    except Exception:
+        return Chem.MolToSmiles(Chem.Mol(mol))
 
 
 def fault(mol: Chem.Mol) -> tuple[str, str] | None:

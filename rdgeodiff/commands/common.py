@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
@@ -42,6 +46,17 @@ def add_model_options(command: argparse._ActionsContainer) -> None:
     command.add_argument("--threads", type=int, default=1, help="0: torch's and RDKit's own choice")
 
 
+def add_other_models(command: argparse._ActionsContainer) -> None:
+    """The option that sets further models beside the one of `add_model_options`."""
+    command.add_argument(
+        "--beside",
+        action="append",
+        default=[],
+        metavar="MODEL[,SAMPLER[,STEPS]]",
+        help="another model in the same run, or the same drawn otherwise; may be repeated",
+    )
+
+
 def model_options(args: argparse.Namespace) -> dict[str, Any]:
     """The values of `add_model_options` as keywords of an embedding call (without threads)."""
     names = ("model", "steps", "sampler", "device", "precision")
@@ -63,6 +78,22 @@ def set_threads(count: int) -> None:
         import torch
 
         torch.set_num_threads(count)
+
+
+@contextlib.contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Within the block SIGTERM is Ctrl-C: what a command has started ends with it.
+
+    Without effect where signals cannot be handled, outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def positive(text: str) -> int:

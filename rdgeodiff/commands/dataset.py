@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
-from rdgeodiff.commands.common import DONE, add_command, positive
+from rdgeodiff.commands.common import DONE, FAILURES, add_command, positive
+from rdgeodiff.commands.dataset_build import register_build
 
 CONFGF = "confgf"
 
@@ -38,8 +42,12 @@ def register(commands: Any) -> None:
     geom.add_argument("--least", type=positive, default=1, metavar="N", help="skip with fewer")
     geom.add_argument("--max-atoms", type=int, default=0, metavar="N", help="skip larger molecules")
     geom.add_argument("--limit", type=int, default=0, metavar="K", help="only the first K names")
+    register_build(actions)
     counts = add_command(actions, "info", run_dataset_info)
-    counts.add_argument("shards", nargs="+", metavar="SHARD")
+    counts.add_argument("files", nargs="+", metavar="FILE", help="archives, shards or .sdf")
+    counts.add_argument("--out", metavar="FILE", help="the same as JSON")
+    counts.add_argument("--plot", metavar="FILE", help="distributions, .png or .svg")
+    counts.add_argument("--strict", action="store_true", help="exit 1 if two files share a graph")
 
 
 def run_featurize(args: argparse.Namespace) -> int:
@@ -97,14 +105,22 @@ def _split_names(args: argparse.Namespace, source: Any) -> list[str]:
 
 
 def run_dataset_info(args: argparse.Namespace) -> int:
-    """Counts of shards."""
-    from rdgeodiff.data.shards import read_shard
+    """What data sets are made of, and what they share: a table, on request JSON and a plot."""
+    from rdgeodiff.datasets.plots import plot_spreads, require_matplotlib
+    from rdgeodiff.datasets.spread import find_leaks, read_facts
+    from rdgeodiff.datasets.tables import markdown
 
-    for path in args.shards:
-        shard = read_shard(path)
-        atoms, confs = shard.n_atoms, shard.n_confs.astype(int)
-        print(
-            f"{path}: {len(shard)} molecules, {confs.sum()} conformers, "
-            f"{atoms.min()}-{atoms.max()} atoms (mean {atoms.mean():.1f})"
-        )
-    return DONE
+    if args.plot:
+        require_matplotlib()
+    sets = [read_facts(path, progress=not args.quiet) for path in args.files]
+    leaks = find_leaks(sets)
+    print(markdown(sets, leaks), end="")
+    if args.out:
+        data = {
+            "sets": [facts.to_dict() for facts in sets],
+            "leaks": [dataclasses.asdict(leak) for leak in leaks],
+        }
+        Path(args.out).write_text(json.dumps(data, indent=1) + "\n")
+    if args.plot:
+        plot_spreads(sets, args.plot)
+    return FAILURES if args.strict and any(leak.shared for leak in leaks) else DONE

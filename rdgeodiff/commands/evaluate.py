@@ -12,6 +12,7 @@ from rdgeodiff.commands.common import (
     INTERRUPTED,
     add_command,
     add_model_options,
+    add_other_models,
     model_options,
     positive,
     set_threads,
@@ -47,11 +48,12 @@ def register(commands: Any) -> None:
     evaluate.add_argument("--posebusters", action="store_true")
     evaluate.add_argument("--workers", type=positive, default=1, help="threads that score (1)")
     add_model_options(evaluate)
+    add_other_models(evaluate)
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
     """COV and MAT of the model and of ETKDGv3 on reference ensembles."""
-    from rdgeodiff.evaluation.generators import make_generator
+    from rdgeodiff.evaluation.generators import make_generators
     from rdgeodiff.evaluation.plots import plot_coverage, require_matplotlib
     from rdgeodiff.evaluation.protocols import protocol_of
     from rdgeodiff.evaluation.report import evaluate_archive
@@ -66,9 +68,9 @@ def run_evaluate(args: argparse.Namespace) -> int:
     methods = [m.strip() for m in args.methods.split(",")]
     if args.relax and "diffusion+mmff" not in methods:
         methods.append("diffusion+mmff")
-    generators = [
-        make_generator(m, seed=args.seed, threads=args.threads, **options) for m in methods
-    ]
+    generators = make_generators(
+        methods, args.beside, seed=args.seed, threads=args.threads, **options
+    )
     reports = []
     for archive in archives:
         report = evaluate_archive(
@@ -87,7 +89,12 @@ def run_evaluate(args: argparse.Namespace) -> int:
         if args.table:
             Path(args.table).write_text("\n".join(r.to_markdown() for r in reports))
         if args.out:
-            settings = {"seed": args.seed, "threads": args.threads, **options}
+            settings = {
+                "seed": args.seed,
+                "threads": args.threads,
+                **options,
+                "beside": args.beside,
+            }
             data = {
                 "rdgeodiff": version(),
                 "settings": settings,

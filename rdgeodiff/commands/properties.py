@@ -13,9 +13,11 @@ from rdgeodiff.commands.common import (
     INTERRUPTED,
     add_command,
     add_model_options,
+    add_other_models,
     model_options,
     positive,
     set_threads,
+    terminated_as_interrupted,
     version,
 )
 
@@ -39,11 +41,12 @@ def register(commands: Any) -> None:
     properties.add_argument("--cache", metavar="FILE", help="keep and reuse results there")
     properties.add_argument("--out", metavar="FILE", help="all results as JSON")
     add_model_options(properties)
+    add_other_models(properties)
 
 
 def run_properties(args: argparse.Namespace) -> int:
     """Errors of ensemble energies and HOMO-LUMO gaps, computed with xtb or Psi4."""
-    from rdgeodiff.evaluation.generators import make_generator
+    from rdgeodiff.evaluation.generators import make_generators
     from rdgeodiff.evaluation.properties import evaluate_properties
     from rdgeodiff.evaluation.quantum import QuantumProgram, make_program
     from rdgeodiff.evaluation.quantum_cache import CachedProgram
@@ -54,23 +57,24 @@ def run_properties(args: argparse.Namespace) -> int:
     program: QuantumProgram = make_program(args.program, args.timeout)
     if args.cache:
         program = CachedProgram(program, args.cache)
-    generators = [
-        make_generator(m.strip(), seed=args.seed, threads=args.threads, **options)
-        for m in args.methods.split(",")
-    ]
-    report = evaluate_properties(
-        args.archive,
-        generators,
-        program,
-        conformers=args.conformers,
-        molecules=args.molecules,
-        seed=args.seed,
-        jobs=args.jobs,
-        progress=not args.quiet,
+    methods = [m.strip() for m in args.methods.split(",")]
+    generators = make_generators(
+        methods, args.beside, seed=args.seed, threads=args.threads, **options
     )
+    with terminated_as_interrupted():
+        report = evaluate_properties(
+            args.archive,
+            generators,
+            program,
+            conformers=args.conformers,
+            molecules=args.molecules,
+            seed=args.seed,
+            jobs=args.jobs,
+            progress=not args.quiet,
+        )
     print(report.to_markdown())
     if args.out:
-        settings = {"seed": args.seed, "threads": args.threads, **options}
+        settings = {"seed": args.seed, "threads": args.threads, **options, "beside": args.beside}
         data = {"rdgeodiff": version(), "settings": settings, **report.to_dict()}
         Path(args.out).write_text(json.dumps(data, indent=1) + "\n")
     return INTERRUPTED if report.interrupted else DONE

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rdgeodiff.commands.common import (
@@ -25,27 +27,48 @@ def register(commands: Any) -> None:
     screen.add_argument("folder", help="gets the shards; one that was begun is continued")
     screen.add_argument("-n", type=positive, default=10, help="conformers a molecule (10)")
     screen.add_argument("--shard", type=positive, default=256, help="molecules a shard (256)")
-    screen.add_argument("--rows", type=_slice, default=(0, None), metavar="FIRST:STOP")
-    screen.add_argument("--format", choices=("sdf.gz", "parquet"), default="sdf.gz")
-    screen.add_argument("--seed", type=int, default=-1, help="-1: a new one for a new folder")
-    screen.add_argument("--prune", type=float, default=-1.0, metavar="RMSD", help="Å")
+    screen.add_argument(
+        "--rows", type=_slice, default=(0, None), metavar="FIRST:STOP", help="a slice of the input"
+    )
+    screen.add_argument(
+        "--format",
+        choices=("sdf.gz", "parquet"),
+        default="sdf.gz",
+        help="a record per conformer (sdf.gz, default), or a row per molecule",
+    )
+    screen.add_argument(
+        "--ray",
+        type=int,
+        metavar="WORKERS",
+        help="on a Ray cluster; 0: a worker per GPU, or per core. INPUT may be a folder of files",
+    )
+    screen.add_argument("--seed", type=int, default=-1, help="default: new for a new folder")
+    screen.add_argument("--prune", type=float, default=-1.0, metavar="RMSD", help="as in embed")
     screen.add_argument(
         "--add-hs",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="add the hydrogens that are missing (default)",
     )
+    screen.add_argument("--failed", metavar="FILE", help="table of molecules lacking conformers")
     screen.add_argument("--strict", action="store_true", help="exit 1 if a molecule lacks any")
     add_model_options(screen)
 
 
 def run_screen(args: argparse.Namespace) -> int:
     """Conformers for a library, shard by shard; run again after a stop, it goes on."""
-    from rdgeodiff.screen import ScreenStoppedError, screen_library
+    from rdgeodiff.screen import ScreenStoppedError, screen_library, write_failed
 
+    if args.failed is not None and not Path(args.failed).parent.is_dir():
+        raise FileNotFoundError(f"{args.failed}: there is no folder {Path(args.failed).parent}")
     set_threads(args.threads)
+    engine: Any = screen_library
+    if args.ray is not None:
+        from rdgeodiff.distributed import screen_on_ray
+
+        engine = partial(screen_on_ray, workers=args.ray)
     try:
-        report = screen_library(
+        report = engine(
             args.input,
             args.folder,
             args.n,
@@ -66,6 +89,8 @@ def run_screen(args: argparse.Namespace) -> int:
     if report.resumed:
         print(f"{report.resumed} molecules had been finished before")
     print(report.totals.summary())
+    if args.failed is not None:
+        write_failed(args.folder, args.failed)
     if report.interrupted:
         print("interrupted: the same call goes on from here")
         return INTERRUPTED

@@ -8,13 +8,34 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rdgeodiff.commands.common import DONE, add_command, device_of
+from rdgeodiff.commands.common import DONE, add_command, device_of, set_threads
 
 
 def register(commands: Any) -> None:
     """Add the commands to the parser."""
     train = add_command(commands, "train", run_train)
-    train.add_argument("--config", required=True, metavar="FILE", help="a TrainConfig as JSON")
+    train.add_argument("--config", metavar="FILE", help="a TrainConfig as JSON")
+    train.add_argument(
+        "--from",
+        dest="start",
+        default="",
+        metavar="MODEL",
+        help="begin with its weights: fine-tune",
+    )
+    train.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="PATH[=SHARE]",
+        help="a shard or a folder of shards, instead of those of --config; may be repeated",
+    )
+    train.add_argument("--validation", action="append", default=[], metavar="SHARD")
+    train.add_argument(
+        "--steps", type=int, default=0, help="last step; the rate falls in the last half"
+    )
+    train.add_argument("--rate", type=float, default=0.0, help="peak learning rate")
+    train.add_argument("--batch", type=int, default=0, metavar="PAIRS", help="padded atom pairs")
+    train.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
     train.add_argument("--out", required=True, metavar="DIR", help="an existing run is continued")
     train.add_argument("--minutes", type=float, help="stop after this time (default: at the end)")
     train.add_argument("--device", default="auto")
@@ -28,20 +49,51 @@ def register(commands: Any) -> None:
 
 def run_train(args: argparse.Namespace) -> int:
     """Train, or continue a run; needs no RDKit."""
-    from rdgeodiff.training.config import TrainConfig
     from rdgeodiff.training.loop import Trainer
 
-    try:
-        config = TrainConfig.load(args.config)
-    except TypeError as error:
-        raise ValueError(f"{args.config}: {error}") from error
+    set_threads(args.threads)
     trainer = Trainer(
-        config, args.out, device=device_of(args.device), compiled=args.compile, bf16=args.bf16
+        _config(args),
+        args.out,
+        device=device_of(args.device),
+        compiled=args.compile,
+        bf16=args.bf16,
     )
     seconds = float("inf") if args.minutes is None else 60.0 * args.minutes
     trainer.run(max_seconds=seconds, progress=not args.quiet)
     print(f"step {trainer.step}, {trainer.samples} samples, {trainer.skipped} steps skipped")
     return DONE
+
+
+def _config(args: argparse.Namespace) -> Any:
+    """The TrainConfig of --config, of --from and --data, or of both."""
+    from rdgeodiff.training.config import TrainConfig
+    from rdgeodiff.training.start import fine_tuning, shard_shares
+
+    if not args.config and not (args.start and args.data):
+        raise ValueError("name a --config, or a model and shards with --from and --data")
+    config = None
+    if args.config:
+        try:
+            config = TrainConfig.load(args.config)
+        except TypeError as error:
+            raise ValueError(f"{args.config}: {error}") from error
+    changes: dict[str, Any] = {}
+    if args.validation:
+        changes["validation"] = args.validation
+    if args.steps:
+        changes |= {"steps": args.steps, "decay": args.steps // 2}
+    if args.rate:
+        changes["learning_rate"] = args.rate
+    if args.batch:
+        changes["pair_budget"] = args.batch
+    if args.data:
+        changes["shards"] = shard_shares(args.data)
+    if args.start:
+        shards = changes.pop("shards", None) or config.shards  # type: ignore[union-attr]
+        return fine_tuning(args.start, shards, base=config, **changes)
+    assert config is not None
+    return dataclasses.replace(config, **changes)
 
 
 def run_export(args: argparse.Namespace) -> int:
@@ -70,6 +122,7 @@ def run_export(args: argparse.Namespace) -> int:
     # Paths say where data lay on one machine; names say what it was.
     training["shards"] = {Path(p).name: share for p, share in config.shards.items()}
     training["validation"] = [Path(p).name for p in config.validation]
+    training["start"] = Path(config.start).name
     process = None
     if config.architecture == "DualEncoderEpsNetwork":
         process = EdgeScoreProcess(objective=config.objective)

@@ -1,8 +1,8 @@
 """SMILES-and-coordinates archives → references and shards.
 
 The archives (`.npz` with smiles, n_atoms, n_confs, coords in 0.001 Å and, where known, energy in
-kcal/mol above the molecule's lowest conformer) keep molecules as text; featurising them is done
-once, here.
+kcal/mol above the molecule's lowest conformer and Boltzmann weight) keep molecules as text;
+featurising them is done once, here.
 """
 
 from __future__ import annotations
@@ -37,12 +37,14 @@ class ReferenceMolecule:
         mol: Mol without conformers.
         positions: (C, N, 3) float64 in Å.
         energies: (C,) kcal/mol above the lowest, or None.
+        weights: (C,) Boltzmann weights, or None.
     """
 
     smiles: str
     mol: Chem.Mol
     positions: np.ndarray
     energies: np.ndarray | None
+    weights: np.ndarray | None = None
 
 
 def read_archive(
@@ -72,16 +74,21 @@ def read_archive(
                 f"{path}: molecule {k} ({smiles}) has {mol.GetNumAtoms()} atoms, not {atoms[k]}"
             )
         block = arrays["coords"][rows[k] : rows[k + 1]].astype(np.float64) / 1000.0
-        energies = None
-        if "energy" in arrays and len(arrays["energy"]) == energy_rows[-1]:
-            energies = arrays["energy"][energy_rows[k] : energy_rows[k + 1]].astype(np.float64)
-        yield ReferenceMolecule(smiles, mol, block.reshape(confs[k], atoms[k], 3), energies)
+        own = slice(energy_rows[k], energy_rows[k + 1])
+        energies, weights = (
+            arrays[name][own].astype(np.float64)
+            if name in arrays and len(arrays[name]) == energy_rows[-1]
+            else None
+            for name in ("energy", "weight")
+        )
+        positions = block.reshape(confs[k], atoms[k], 3)
+        yield ReferenceMolecule(smiles, mol, positions, energies, weights)
 
 
 def write_archive(path: str | os.PathLike[str], molecules: Sequence[ReferenceMolecule]) -> None:
     """Write `molecules` for `read_archive`; the file appears when complete.
 
-    Energies are stored where every molecule has them.
+    Energies and weights are stored where every molecule has them.
 
     Raises:
         ArchiveError: no molecules, a SMILES whose atoms are not those of the Mol, or an atom more
@@ -110,6 +117,9 @@ def write_archive(path: str | os.PathLike[str], molecules: Sequence[ReferenceMol
     energies = [m.energies for m in molecules if m.energies is not None]
     if len(energies) == len(molecules):
         arrays["energy"] = np.concatenate(energies).astype(np.float32)
+    weights = [m.weights for m in molecules if m.weights is not None]
+    if len(weights) == len(molecules):
+        arrays["weight"] = np.concatenate(weights).astype(np.float32)
     temporary = path.with_suffix(".partial.npz")
     np.savez_compressed(temporary, allow_pickle=False, **arrays)
     os.replace(temporary, path)
@@ -150,7 +160,7 @@ def _load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise ArchiveError(f"{path}: sizes of molecules or coordinates make no sense")
     if not np.isfinite(arrays["coords"]).all():
         raise ArchiveError(f"{path}: coordinates are not finite")
-    energy = arrays.get("energy")
-    if energy is not None and (energy.dtype.kind not in "fiu" or energy.ndim != 1):
-        raise ArchiveError(f"{path}: array energy has a wrong type")
+    for name in {"energy", "weight"} & arrays.keys():
+        if arrays[name].dtype.kind not in "fiu" or arrays[name].ndim != 1:
+            raise ArchiveError(f"{path}: array {name} has a wrong type")
     return arrays

@@ -93,6 +93,9 @@ def training_loss(
     return edge_terms(scores, x, tables.sigmas[steps[graphs.molecule]])
 
 
+RETRY_CLIP = 20.0  # `clip_local` of the second try after positions that are not finite
+
+
 @dataclass(frozen=True)
 class OriginalSampling:
     """Settings of the original samplers, with their names and defaults.
@@ -216,7 +219,7 @@ def sample(
 
     Raises:
         FloatingPointError: positions stopped being finite; the original then tries once more with
-            clip_local = 20.
+            `clip_local` at RETRY_CLIP.
     """
     update, settings = ORIGINAL_SAMPLERS[sampler], settings or OriginalSampling()
     order = list(range(len(tables.betas) - 1, -1, -1) if steps is None else steps)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -57,6 +58,7 @@ class DiffusionGenerator:
         seed: molecule k of a call uses seed + k.
         embed: replaces `EmbedMoleculesDiffusion`.
         minimize: ask for relaxation with MMFF94s, the public `relax`.
+        name: in tables; by default that of the method.
         options: attributes of `DiffusionEmbedParameters` (model, steps, sampler, numThreads, …).
     """
 
@@ -65,9 +67,10 @@ class DiffusionGenerator:
         seed: int = 0,
         embed: Callable[..., Any] | None = None,
         minimize: bool = False,
+        name: str = "",
         **options: Any,
     ) -> None:
-        self.name = "diffusion+mmff" if minimize else "diffusion"
+        self.name = name or ("diffusion+mmff" if minimize else "diffusion")
         if minimize:
             options["relax"] = "MMFF94s"
         if embed is None:
@@ -154,6 +157,45 @@ def make_generator(
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
     return EtkdgGenerator(method == "etkdg+mmff", seed, threads)
+
+
+def make_generators(
+    methods: Sequence[str],
+    others: Sequence[str] = (),
+    *,
+    seed: int = 0,
+    threads: int = 1,
+    **diffusion_options: Any,
+) -> list[Generator]:
+    """The generators of `methods`, then one for each other model that is to stand beside them.
+
+    Args:
+        methods: names of METHODS.
+        others: "MODEL", "MODEL,SAMPLER" or "MODEL,SAMPLER,STEPS"; what is left out is the model's
+            own. Tables name them by the file and what follows it.
+        seed, threads, diffusion_options: see `make_generator`; of the others all but model,
+            sampler and steps.
+
+    Raises:
+        ValueError: unknown method, malformed description, or two with one name.
+    """
+    generators = [
+        make_generator(m, seed=seed, threads=threads, **diffusion_options) for m in methods
+    ]
+    for text in others:
+        model, *rest = (part.strip() for part in text.split(","))
+        sampler = rest[0] if rest else ""
+        steps = rest[1] if len(rest) > 1 else "0"
+        if len(rest) > 2 or not model or not steps.isdecimal():
+            raise ValueError(f"a model is named as MODEL,SAMPLER,STEPS, not {text!r}")
+        options = {**diffusion_options, "model": model, "sampler": sampler, "steps": int(steps)}
+        name = " ".join([Path(model).stem, *rest])
+        generators.append(DiffusionGenerator(seed, numThreads=threads, name=name, **options))
+    names = [g.name for g in generators]
+    if len(set(names)) < len(names):
+        # Reports keep what a method did under its name.
+        raise ValueError(f"two methods with one name: {', '.join(names)}")
+    return generators
 
 
 def _blank(mol: Chem.Mol) -> Chem.Mol:

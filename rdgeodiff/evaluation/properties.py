@@ -21,6 +21,7 @@ import numpy as np
 from rdkit import Chem
 from tqdm.auto import tqdm
 
+from rdgeodiff.chem.programs import stop_programs
 from rdgeodiff.evaluation.covmat import Spread
 from rdgeodiff.evaluation.generators import Generated, Generator
 from rdgeodiff.evaluation.published_properties import published_properties_table
@@ -188,7 +189,7 @@ def evaluate_properties(
     jobs: int = 1,
     progress: bool = True,
 ) -> PropertyReport:
-    """Run the benchmark. Ctrl-C ends it with a report of the molecules finished until then.
+    """Run the benchmark. Ctrl-C ends it, calculations included, with a report of what is finished.
 
     Args:
         path: file of reference ensembles, see `read_references`.
@@ -251,11 +252,15 @@ def evaluate_properties(
 def _in_order(
     function: Callable[[_T], _R], tasks: Sequence[_T], jobs: int
 ) -> Iterator[Iterator[_R]]:
-    """`map` on `jobs` threads; what has not begun is dropped when the block is left early."""
+    """`map` on `jobs` threads; a block left early ends what runs and drops what has not begun."""
     # The work is done by other processes; threads only wait for them.
     pool = ThreadPoolExecutor(jobs)
     try:
         yield pool.map(function, tasks)
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        stop_programs()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 

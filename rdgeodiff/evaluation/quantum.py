@@ -9,43 +9,26 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import re
-import shutil
-import signal
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from rdkit import Chem
 
+from rdgeodiff.chem.programs import (
+    QuantumError,
+    QuantumFailure,
+    coordinate_lines,
+    electronic_state,
+    installed,
+    run_program,
+)
+
 HARTREE = 27.211386246  # eV
 TIMEOUT = 600.0  # s
-_TAIL = 300  # characters of a program's last words in a message
-# A complaint of xtb, or the last line of a Python traceback.
-_COMPLAINT = re.compile(r"^ *(-\d+- .*|(?:psi4\.[\w.]+|[\w.]*Error): .*)$", re.MULTILINE)
-
-
-class QuantumFailure(StrEnum):
-    """Why there is no result."""
-
-    EXCEEDED_TIMEOUT = "EXCEEDED_TIMEOUT"
-    NOT_CONVERGED = "NOT_CONVERGED"
-    PROGRAM_FAILED = "PROGRAM_FAILED"
-    UNREADABLE_OUTPUT = "UNREADABLE_OUTPUT"
-
-
-class QuantumError(RuntimeError):
-    """A calculation without a result; `cause` says why."""
-
-    def __init__(self, message: str, cause: QuantumFailure) -> None:
-        super().__init__(message)
-        self.cause = cause
 
 
 @dataclass(frozen=True)
@@ -95,18 +78,18 @@ class Xtb:
     level = "GFN2-xTB"
 
     def __init__(self, timeout: float = TIMEOUT) -> None:
-        self._path = _installed("xtb")
+        self._path = installed("xtb")
         self._timeout = timeout
 
     def single_point(self, mol: Chem.Mol, positions: np.ndarray) -> SinglePoint:
         charge, unpaired = electronic_state(mol)
         with tempfile.TemporaryDirectory(prefix="rdgeodiff-xtb-") as name:
             folder = Path(name)
-            atoms = _coordinates(mol, positions)
+            atoms = coordinate_lines(mol, positions)
             (folder / "molecule.xyz").write_text(f"{len(atoms)}\n\n" + "\n".join(atoms) + "\n")
             state = ["--chrg", str(charge), "--uhf", str(unpaired)]
             command = [self._path, "molecule.xyz", "--gfn", "2", *state, "--json", "--norestart"]
-            _run(command, folder, self._timeout)
+            run_program(command, folder, self._timeout)
             return parse_xtb(_read(folder / "xtbout.json"))
 
 
@@ -127,7 +110,7 @@ class Psi4:
     def __init__(
         self, timeout: float = TIMEOUT, basis: str = "6-31g**", memory: int = 1000
     ) -> None:
-        self._path = _installed("psi4")
+        self._path = installed("psi4")
         self._timeout, self._basis, self._memory = timeout, basis, memory
         self.level = f"HF/{basis}"
 
@@ -137,7 +120,7 @@ class Psi4:
             memory=self._memory,
             charge=charge,
             multiplicity=unpaired + 1,
-            atoms="\n".join(_coordinates(mol, positions)),
+            atoms="\n".join(coordinate_lines(mol, positions)),
             basis=self._basis,
             reference="uhf" if unpaired else "rhf",
         )
@@ -145,7 +128,7 @@ class Psi4:
             folder = Path(name)
             (folder / "input.dat").write_text(text)
             command = [self._path, "-i", "input.dat", "-o", "output.dat", "-n", "1"]
-            _run(command, folder, self._timeout)
+            run_program(command, folder, self._timeout)
             return parse_psi4(_read(folder / "result.json"))
 
 
@@ -178,12 +161,6 @@ def make_program(name: str, timeout: float = TIMEOUT) -> QuantumProgram:
     if name not in PROGRAMS:
         raise ValueError(f"unknown program {name!r}; known: {', '.join(PROGRAMS)}")
     return PROGRAMS[name](timeout)
-
-
-def electronic_state(mol: Chem.Mol) -> tuple[int, int]:
-    """Total charge and number of unpaired electrons: all radicals of `mol` in parallel."""
-    unpaired = sum(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
-    return Chem.GetFormalCharge(mol), unpaired
 
 
 def parse_xtb(text: str) -> SinglePoint:
@@ -227,54 +204,3 @@ def _read(path: Path) -> str:
     except OSError as error:
         message = f"the program ended without writing {path.name}"
         raise QuantumError(message, QuantumFailure.UNREADABLE_OUTPUT) from error
-
-
-def _coordinates(mol: Chem.Mol, positions: np.ndarray) -> list[str]:
-    symbols = [atom.GetSymbol() for atom in mol.GetAtoms()]
-    rows = np.asarray(positions, float).tolist()
-    return [f"{s} {x:.8f} {y:.8f} {z:.8f}" for s, (x, y, z) in zip(symbols, rows, strict=True)]
-
-
-def _installed(name: str) -> str:
-    path = shutil.which(name)
-    if path is None:
-        raise FileNotFoundError(
-            f"the program {name} was not found. Install it with `make {name}` (Debian, Ubuntu: "
-            f"apt-get install {name}; elsewhere: conda install -c conda-forge {name})"
-        )
-    return path
-
-
-def _run(command: list[str], folder: Path, timeout: float) -> None:
-    """Run on one thread within `folder`; raises QuantumError with the program's last words."""
-    # A Python path meant for us would put our packages in front of those Psi4 was built with.
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
-    environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PSI_SCRATCH": str(folder)}
-    log = folder / "log.txt"
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            status = process.wait(timeout)
-        except subprocess.TimeoutExpired as error:
-            message = f"no result after {timeout:g} s"
-            raise QuantumError(message, QuantumFailure.EXCEEDED_TIMEOUT) from error
-        finally:
-            # The session: what the program itself started must not outlive it.
-            if process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-    if status:
-        words = log.read_text(errors="replace").strip()
-        gave_up = re.search("(did|could) not converge", words, re.IGNORECASE)
-        cause = QuantumFailure.NOT_CONVERGED if gave_up else QuantumFailure.PROGRAM_FAILED
-        told = "; ".join(_COMPLAINT.findall(words)) or words
-        raise QuantumError(f"exit status {status}: {told[-_TAIL:]}", cause)

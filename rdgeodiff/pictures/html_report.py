@@ -37,11 +37,13 @@ pre { background: #f4f6f8; padding: 0.8rem 1rem; border-radius: 6px; white-space
 table { border-collapse: collapse; width: 100%; }
 th { text-align: left; font-weight: 600; border-bottom: 2px solid #c9d2d9; padding: 0.3rem 0.6rem; }
 td { border-bottom: 1px solid #e3e8ec; padding: 0.3rem 0.6rem; vertical-align: middle; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td.text { overflow-wrap: anywhere; max-width: 22rem; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+td.n { white-space: nowrap; }
+td.text { overflow-wrap: anywhere; max-width: 22rem; min-width: 11rem; }
 .quiet { color: #667; font-size: 0.85rem; }
 .ok { color: #2a7a4b; } .part { color: #a66a00; } .none { color: #b3342d; }
 .bar { display: inline-block; height: 0.7rem; background: #b3342d; border-radius: 2px; }
+.bar.wanted { background: #a9b4bd; }
 svg { display: block; }
 """
 
@@ -117,7 +119,8 @@ class RunReport:
         lines = [
             f"<tr><td>{html.escape(cause)}</td>"
             f'<td class="n">{self._touched[cause]}</td><td class="n">{count}</td>'
-            f'<td><span class="bar" style="width: {max(2, round(240 * count / most))}px"></span>'
+            f'<td><span class="{_bar(cause)}" '
+            f'style="width: {max(2, round(240 * count / most))}px"></span>'
             f"</td></tr>"
             for cause, count in self._conformers.most_common()
         ]
@@ -126,6 +129,11 @@ class RunReport:
             '<th class="n">conformers</th><th></th></tr></thead><tbody>'
             f"{''.join(lines)}</tbody></table>"
         )
+
+
+def _bar(cause: str) -> str:
+    """Pruned conformers are missing because the user wished it, and look so."""
+    return "bar wanted" if cause == FailureCause.PRUNED else "bar"
 
 
 def rmsd_spread(mol: Chem.Mol) -> tuple[float, float, float] | None:
@@ -154,6 +162,7 @@ def structure_svg(mol: Chem.Mol, width: int = 180, height: int = 120) -> str:
             drawer = rdMolDraw2D.MolDraw2DSVG(width, height)
             options: Any = drawer.drawOptions()
             options.clearBackground = False
+            options.fixedBondLength = 22  # one atom is not as large as a steroid
             rdMolDraw2D.PrepareAndDrawMolecule(drawer, bare)
             drawer.FinishDrawing()
             text = drawer.GetDrawingText()

@@ -13,7 +13,8 @@ def superposed(mol: Chem.Mol, depiction: Chem.Mol | None = None) -> np.ndarray:
 
     Args:
         mol: with conformers.
-        depiction: the same atoms with a 2D layout; the result then faces as it does.
+        depiction: the same atoms with a 2D layout; the result then faces as it does. Otherwise it
+            lies flat: longest along x, thinnest along z.
 
     Returns:
         (C, N, 3) positions in Å, centred.
@@ -25,7 +26,12 @@ def superposed(mol: Chem.Mol, depiction: Chem.Mol | None = None) -> np.ndarray:
     reference = positions[int(np.argmin(spread))]
     laid = np.array([fit_symmetric(mol, p, reference, core) for p in positions])
     if depiction is None:
-        return laid - laid.mean((0, 1))
+        laid = laid - laid.mean((0, 1))
+        _, _, axes = np.linalg.svd(laid.reshape(-1, 3), full_matrices=False)
+        if len(axes) == 3:  # at least three points
+            axes[2] *= np.sign(np.linalg.det(axes))  # turned, not mirrored
+            laid = laid @ axes.T
+        return laid
     page = depiction.GetConformer().GetPositions()
     page[:, 2] = 0.0
     rotation, _, middle = kabsch(laid.mean(0), page)

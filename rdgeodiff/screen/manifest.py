@@ -50,8 +50,8 @@ class Totals:
         """Some lines for the user."""
         partly = self.molecules - self.complete - self.without
         lines = [
-            f"{self.shards} shards, {self.molecules} molecules: {self.complete} complete, "
-            f"{partly} with fewer conformers, {self.without} without any",
+            f"{self.shards} shard{'s' * (self.shards != 1)}, {self.molecules} molecules: "
+            f"{self.complete} complete, {partly} with fewer conformers, {self.without} without any",
             f"{self.conformers} of {self.requested} conformers written",
         ]
         lines += [f"  missing, {cause}: {n}" for cause, n in self.failures.most_common()]

@@ -7,40 +7,42 @@ batches, so its content depends on its rows alone, not on when or after what it 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import metadata
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import filelock
 from tqdm.auto import tqdm
 
-from rdgeodiff.chem.parquet import pyarrow
 from rdgeodiff.chem.readers import count_molecules, read_molecules
 from rdgeodiff.embed import settings_of
-from rdgeodiff.parameters import DiffusionEmbedParameters
 from rdgeodiff.rows import RowEmbedder
-from rdgeodiff.screen.manifest import Manifest, ManifestError, Totals
-from rdgeodiff.screen.shards import FORMATS, Shard, remove_unfinished, write_shard
+from rdgeodiff.screen.beginning import check_call, header_of, identity_of, locked, with_seed_of
+from rdgeodiff.screen.manifest import Manifest, Totals
+from rdgeodiff.screen.reading import prepared_shards, undamaged
+from rdgeodiff.screen.shards import Shard, remove_unfinished, write_shard
 
 DEFAULT_SHARD = 256
 # Shards prepared ahead of the network, and finished ones that wait for the disk.
 AHEAD, BEHIND = 1, 1
 _COUNTED_BYTES = 256 << 20  # a larger file is not read once more for the sake of a progress bar
-_HASHED_BYTES = 1 << 30  # a larger file is known by its size and samples of its content
-# Parameters that do not change what comes out.
-_FREE = ("numThreads", "progress", "timeout", "trackFailures", "device", "model")
 
 
 class ScreenStoppedError(OSError):
     """The screen could not go on; finished shards are intact and the same call goes on."""
+
+
+def stopped(problem: BaseException, totals: Totals, folder: Path) -> ScreenStoppedError:
+    """The error that tells how far it came."""
+    return ScreenStoppedError(
+        f"stopped: {problem}. {totals.shards} shards with {totals.molecules} molecules in "
+        f"{folder} are finished and intact; the same call goes on from there"
+    )
 
 
 @dataclass
@@ -93,46 +95,20 @@ def screen_library(
         ManifestError: the folder belongs to another screen, or another process works in it.
         ReaderError, CheckpointError, ValueError: the call itself is wrong.
     """
-    if kind not in FORMATS:
-        raise ValueError(f"unknown kind {kind!r} of shards; known: {', '.join(FORMATS)}")
-    if kind == "parquet":
-        pyarrow()
-    first, stop = rows
-    if shard < 1 or first < 0 or (stop is not None and stop < first):
-        raise ValueError(f"no such slice: rows {first} to {stop}, shard {shard}")
-    identity = _identity(Path(source))
+    check_call(kind, rows, shard)
+    identity = identity_of(Path(source))
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise ManifestError(f"{folder}: another process is at work here") from None
-    try:
+    with locked(folder):
         remove_unfinished(folder)
         manifest = Manifest(folder)
         settings = settings_of(None, options)
-        if settings.randomSeed < 0 and manifest.header:
-            settings = settings.updated(randomSeed=manifest.header["settings"]["randomSeed"])
+        settings = with_seed_of(manifest, settings)
         with RowEmbedder(count, settings) as embedder:
             manifest.begin(
-                {
-                    **_versions(),
-                    "input": identity,
-                    "rows": list(rows),
-                    "count": count,
-                    "shard": shard,
-                    "kind": kind,
-                    "add_hs": add_hs,
-                    "model": {"name": settings.model, "sha256": embedder.model_sha256},
-                    "device": embedder.device,
-                    "settings": _lasting(embedder.settings),
-                }
+                header_of(embedder, identity, rows=rows, shard=shard, kind=kind, add_hs=add_hs)
             )
-            work = _Work(Path(source), folder, manifest, embedder, kind, add_hs, shard, stop)
+            work = _Work(Path(source), folder, manifest, embedder, kind, add_hs, shard, rows[1])
             return work.run(progress)
-    finally:
-        lock.release()
 
 
 class _Work:
@@ -195,27 +171,17 @@ class _Work:
             elif failed is not None and problem is None:
                 raise failed
         if problem is not None:
-            raise ScreenStoppedError(
-                f"stopped: {problem}. {totals.shards} shards with {totals.molecules} molecules in "
-                f"{self._folder} are finished and intact; the same call goes on from there"
-            ) from problem
+            raise stopped(problem, totals, self._folder) from problem
         return report
 
-    def _shards(self) -> Iterator[Shard | None]:
+    def _shards(self) -> Iterator[Shard]:
         """Shards that are still to be made, featurised."""
         index, first = self._manifest.totals.shards, self._manifest.next_row
-        rows = []
-        for record in read_molecules(self._source, self._add_hs, first=first):
-            if self._stop is not None and record.row >= self._stop:
-                break
-            if record.damaged:
-                raise OSError(f"{self._source}, record {record.row}: {record.error}")
-            rows.append(self._embedder.prepare(record))
-            if len(rows) == self._size:
-                yield Shard(index, first, first + len(rows), rows)
-                index, first, rows = index + 1, first + len(rows), []
-        if rows:
-            yield Shard(index, first, first + len(rows), rows)
+        records = undamaged(read_molecules(self._source, self._add_hs, first=first), self._source)
+        if self._stop is not None:
+            stop = self._stop
+            records = takewhile(lambda record: record.row < stop, records)
+        return prepared_shards(records, self._embedder, self._size, index, first)
 
     def _embed(self, shard: Shard, bar: Any) -> None:
         started = time.monotonic()
@@ -254,33 +220,3 @@ class _Work:
         assert self._manifest.header is not None
         start = self._manifest.header["rows"][0]
         return max(0, min(count, self._stop or count) - start)
-
-
-def _lasting(settings: DiffusionEmbedParameters) -> dict[str, Any]:
-    return {k: v for k, v in json.loads(settings.toJSON()).items() if k not in _FREE}
-
-
-def _versions() -> dict[str, str]:
-    names = ("rdgeodiff", "rdkit", "torch")
-    return {f"{name}_version": _version(name) for name in names}
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def _identity(source: Path) -> dict[str, Any]:
-    """Name, size and sha256 of the input; of a huge one, of 256 pieces of it."""
-    size = source.stat().st_size
-    with open(source, "rb") as stream:
-        if size <= _HASHED_BYTES:
-            digest = hashlib.file_digest(stream, "sha256")
-        else:
-            digest = hashlib.sha256()
-            for k in range(256):
-                stream.seek(k * (size - (1 << 16)) // 255)
-                digest.update(stream.read(1 << 16))
-    return {"name": source.name, "bytes": size, "sha256": digest.hexdigest()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,7 +52,8 @@ def write_shard(
         OSError: the disk is full, say; then nothing is left of the shard.
     """
     target = folder / f"shard-{shard.index:06d}.{kind}"
-    unfinished = folder / f".{target.name}{_UNFINISHED}"
+    # A name of its own: a worker that was given up may still be writing the same shard.
+    unfinished = folder / f".{target.name}.{secrets.token_hex(4)}{_UNFINISHED}"
     writers: dict[str, Callable[..., None]] = {"sdf.gz": _write_sdf, "parquet": _write_parquet}
     try:
         writers[kind](unfinished, shard.rows, properties)

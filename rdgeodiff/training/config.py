@@ -33,6 +33,7 @@ class TrainConfig:
         log_mean, log_std: of the log-normal distribution of σ in Å.
         clip: largest gradient norm.
         seed: of weights, batches and noise.
+        start: name or path of a model whose weights the run begins with; "" for random ones.
     """
 
     shards: dict[str, float]
@@ -51,6 +52,7 @@ class TrainConfig:
     log_std: float = 1.6
     clip: float = 1.0
     seed: int = 0
+    start: str = ""
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:

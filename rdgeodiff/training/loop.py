@@ -18,6 +18,7 @@ from rdgeodiff.nn.graph_field import GraphFieldNetwork
 from rdgeodiff.training.batches import Mixture, TrainingBatch
 from rdgeodiff.training.config import TrainConfig
 from rdgeodiff.training.losses import FieldLoss, loss_of, optimizers_of, pairing_of
+from rdgeodiff.training.start import begin_with
 from rdgeodiff.training.state import load_state, pack_optimizer, save_state, unpack_optimizer
 
 logger = logging.getLogger(__name__)
@@ -175,6 +176,9 @@ class Trainer:
     def _restore(self) -> None:
         stored = load_state(self.folder / "state")
         if stored is None:
+            if self.config.start:
+                begin_with(self.network, self.config)
+                self.average = {k: v.detach().clone() for k, v in self.network.named_parameters()}
             return
         tensors, meta = stored
         self._load({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})

@@ -1,0 +1,253 @@
+"""The speed front: seconds per conformer against atoms, n, molecules and steps, with the quality.
+
+    python benchmarks/speed.py [--parts atoms counts molecules steps] [--threads 1 2]
+        [--model NAME] [--langevin STEM] [--out benchmarks/results]
+
+Medians of --repeats, the methods taking turns so that a busy machine slows all of them. Loading the
+model is not timed; checks, resampling and writing conformers are. --langevin names a model of the
+original's type, which then runs its 5000 steps on the two smallest molecules of the ladder.
+Writes speed.json, speed.md and speed.png into --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from rdkit import Chem
+from tqdm.auto import tqdm
+
+from rdgeodiff import EmbedMoleculesDiffusion
+from rdgeodiff.data.conformer_sets import read_archive
+from rdgeodiff.evaluation.covmat import score, summarize
+from rdgeodiff.evaluation.generators import make_generator
+from rdgeodiff.evaluation.rmsd import rmsd_matrix
+
+DATA = Path(__file__).parent / "data"
+# A ladder of sizes, 9 to 198 atoms with hydrogens.
+LADDER = {
+    "ethanol": "CCO",
+    "aspirin": "CC(=O)Oc1ccccc1C(=O)O",
+    "ibuprofen": "CC(C)Cc1ccc(cc1)[C@H](C)C(=O)O",
+    "celecoxib": "Cc1ccc(cc1)-c1cc(nn1-c1ccc(cc1)S(N)(=O)=O)C(F)(F)F",
+    "sildenafil": "CCCc1nn(C)c2c1nc([nH]c2=O)-c1cc(ccc1OCC)S(=O)(=O)N1CCN(C)CC1",
+    "atorvastatin": "CC(C)c1c(C(=O)Nc2ccccc2)c(-c2ccccc2)c(-c2ccc(F)cc2)n1"
+    "CC[C@@H](O)C[C@@H](O)CC(=O)O",
+    "decaalanine": "CC(=O)" + "N[C@@H](C)C(=O)" * 10 + "NC",
+    "octadecaalanine": "CC(=O)" + "N[C@@H](C)C(=O)" * 18 + "NC",
+}
+METHODS = {
+    "rdgeodiff": ("diffusion", {}),
+    "rdgeodiff float32": ("diffusion", {"precision": "float32"}),
+    "ETKDGv3": ("etkdg", {}),
+    "ETKDGv3 + MMFF94s": ("etkdg+mmff", {}),
+}
+STEPS = (2, 4, 8, 15, 25)
+COUNTS = (1, 3, 10, 30, 100, 300, 1000)
+MOLECULES = (1, 4, 16, 64, 256)
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Measure the parts asked for and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parts = {"atoms": _atoms, "counts": _counts, "molecules": _molecules, "steps": _steps}
+    parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--model", default="default")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--langevin", help="a model of the original's type")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    store = args.out / "speed.json"
+    results = json.loads(store.read_text()) if store.exists() else {}
+    for part in args.parts:
+        results[part] = parts[part](args)
+        store.write_text(json.dumps(results, indent=1) + "\n")
+    if args.langevin:
+        results["langevin"] = _langevin(args)
+        store.write_text(json.dumps(results, indent=1) + "\n")
+    (args.out / "speed.md").write_text(_page(results))
+    _plot(results, args.out / "speed.png")
+
+
+def _atoms(args: argparse.Namespace) -> list[Row]:
+    rows = []
+    for name, smiles in tqdm(LADDER.items(), desc="atoms"):
+        mol = _mol(smiles)
+        for threads in args.threads:
+            rows += _turns(args, mol, 10, threads, molecule=name, atoms=mol.GetNumAtoms())
+    return rows
+
+
+def _counts(args: argparse.Namespace) -> list[Row]:
+    mol = _mol(LADDER["aspirin"])
+    rows = []
+    for count in tqdm(COUNTS, desc="counts"):
+        rows += _turns(args, mol, count, max(args.threads), conformers=count)
+    return rows
+
+
+def _molecules(args: argparse.Namespace) -> list[Row]:
+    """One conformer of each of several molecules in one call, as in a screen."""
+    pool = [r.mol for r in read_archive(DATA / "val_qm9.npz")]
+    threads = max(args.threads)
+    torch.set_num_threads(threads)
+    rows = []
+    for number in tqdm(MOLECULES, desc="molecules"):
+        mols = [Chem.Mol(pool[k % len(pool)]) for k in range(number)]
+        settings = {"model": args.model, "device": args.device, "numThreads": threads}
+
+        def draw(mols: list[Chem.Mol] = mols, settings: dict = settings) -> int:
+            return sum(len(r.conf_ids) for r in EmbedMoleculesDiffusion(mols, 1, **settings))
+
+        seconds = _median(draw, args.repeats)
+        rows.append({"molecules": number, "seconds_per_conformer": seconds, "threads": threads})
+    return rows
+
+
+def _steps(args: argparse.Namespace) -> list[Row]:
+    """Quality and time of fewer network calls; as many conformers as twice the references."""
+    threads = max(args.threads)
+    torch.set_num_threads(threads)
+    rows = []
+    sets = (("val_qm9", 3, 0.5), ("val_drugs", 4, 1.25))
+    for name, every, delta in sets:
+        references = read_archive(DATA / f"{name}.npz")[::every]
+        variants = [("rdgeodiff", "diffusion", {"steps": s, "model": args.model}) for s in STEPS]
+        for label, method, options in tqdm([*variants, ("ETKDGv3", "etkdg", {})], desc=name):
+            generator = make_generator(method, threads=threads, **options)
+            mols, counts = [r.mol for r in references], [2 * len(r.positions) for r in references]
+            made = list(generator(mols, counts))
+            scores = [
+                score(rmsd_matrix(r.mol, m.positions, r.positions).values, [delta])
+                for r, m in zip(references, made, strict=True)
+            ]
+            total = summarize(scores)
+            delivered = sum(len(m.positions) for m in made)
+            raw = sum(m.raw_samples or 0 for m in made)
+            rows.append(
+                {
+                    "set": name,
+                    "molecules": len(references),
+                    "delta": delta,
+                    "method": label,
+                    "steps": options.get("steps", 0),
+                    "cov_r": total.cov_r[0].mean,
+                    "mat_r": total.mat_r.mean,
+                    "cov_p": total.cov_p[0].mean,
+                    "mat_p": total.mat_p.mean,
+                    "delivered": 100.0 * delivered / sum(counts),
+                    "drawn_per_conformer": raw / max(delivered, 1) if raw else None,
+                    "seconds_per_conformer": sum(m.seconds for m in made) / max(delivered, 1),
+                }
+            )
+    return rows
+
+
+def _langevin(args: argparse.Namespace) -> list[Row]:
+    rows = []
+    for name in list(LADDER)[:2]:
+        mol = _mol(LADDER[name])
+        options = {"model": args.langevin, "sampler": "langevin", "maxIterations": 1}
+        generator = make_generator("diffusion", threads=max(args.threads), **options)
+        (made,) = generator([mol], [4])
+        rows.append(
+            {
+                "molecule": name,
+                "atoms": mol.GetNumAtoms(),
+                "seconds_per_conformer": made.seconds / 4,
+                "accepted": len(made.positions),
+                "drawn": 4,
+            }
+        )
+    return rows
+
+
+def _turns(
+    args: argparse.Namespace, mol: Chem.Mol, count: int, threads: int, **labels: Any
+) -> list[Row]:
+    torch.set_num_threads(threads)
+    seconds: dict[str, list[float]] = {m: [] for m in METHODS}
+    for repeat in range(args.repeats):
+        for label, (method, options) in METHODS.items():
+            if method == "diffusion":
+                options = {**options, "model": args.model, "device": args.device}
+            generator = make_generator(method, seed=repeat, threads=threads, **options)
+            (made,) = generator([mol], [count])
+            seconds[label].append(made.seconds / max(len(made.positions), 1))
+    return [
+        {**labels, "threads": threads, "method": m, "seconds_per_conformer": statistics.median(s)}
+        for m, s in seconds.items()
+    ]
+
+
+def _median(draw: Callable[[], int], repeats: int) -> float:
+    """Seconds per conformer; the first, unmeasured run loads the model."""
+    draw()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        count = draw()
+        times.append((time.perf_counter() - start) / max(count, 1))
+    return statistics.median(times)
+
+
+def _mol(smiles: str) -> Chem.Mol:
+    return Chem.AddHs(Chem.MolFromSmiles(smiles))
+
+
+def _page(results: dict[str, list[Row]]) -> str:
+    lines = ["# Speed", "", f"{torch.get_num_threads()} threads at most; n = 10 unless given.", ""]
+    for part, rows in results.items():
+        names = list(rows[0])
+        lines += [f"## {part}", "", "| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+        for row in rows:
+            lines.append("| " + " | ".join(_cell(row[k]) for k in names) + " |")
+        lines.append("")
+    lines += ["![seconds per conformer](speed.png)", ""]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _plot(results: dict[str, list[Row]], path: Path) -> None:
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    for axes, part, key in ((left, "atoms", "atoms"), (middle, "counts", "conformers")):
+        rows = results.get(part, [])
+        top = max((r["threads"] for r in rows), default=1)
+        for method in METHODS:
+            own = [r for r in rows if r["method"] == method and r["threads"] == top]
+            axes.loglog(
+                [r[key] for r in own], [r["seconds_per_conformer"] for r in own], "o-", label=method
+            )
+        axes.set(xlabel=key, ylabel="s per conformer", title=f"{top} threads")
+    left.legend(fontsize=8)
+    for name in ("val_qm9", "val_drugs"):
+        rows = [r for r in results.get("steps", []) if r["set"] == name]
+        own = [r for r in rows if r["steps"]]
+        right.plot(
+            [r["steps"] for r in own], [r["cov_r"] for r in own], "o-", label=f"{name} COV-R"
+        )
+        right.plot(
+            [r["steps"] for r in own], [r["cov_p"] for r in own], "s--", label=f"{name} COV-P"
+        )
+    right.set(xlabel="network calls", ylabel="%", title="quality against steps")
+    right.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()

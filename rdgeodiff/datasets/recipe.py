@@ -1,0 +1,301 @@
+"""How conformers of one molecule are made: seeds → MMFF94s → GFN-FF → GFN2-xTB → checks.
+
+Every seed that is drawn ends as a conformer or under a cause; nothing is lost between the steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from rdkit import Chem
+
+from rdgeodiff.chem.programs import QuantumError
+from rdgeodiff.chem.relax import NoForceFieldError, relax_positions
+from rdgeodiff.chem.stereo import stereo_tables
+from rdgeodiff.chem.verdict import Judge
+from rdgeodiff.chem.xtb import LEVELS, METHODS, NAMES, BondGraph, XtbProgram
+from rdgeodiff.datasets.molecules import Candidate
+from rdgeodiff.datasets.seeds import SEED_SOURCES, SeedSource
+from rdgeodiff.datasets.selection import distinct, spread
+
+logger = logging.getLogger(__name__)
+
+_FARTHEST = 32.7  # Å from the centroid, as 16 bits of 0.001 Å hold
+
+
+class Loss(StrEnum):
+    """Why a seed is no conformer in the end, besides the causes of a verdict and of xtb."""
+
+    BONDS_CHANGED = "BONDS_CHANGED"
+    SAME_CONFORMER = "SAME_CONFORMER"
+    ABOVE_WINDOW = "ABOVE_WINDOW"
+    NOT_NEEDED = "NOT_NEEDED"
+    TOO_WIDE = "TOO_WIDE"
+    NO_SEEDS = "NO_SEEDS"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the conformers of a molecule.
+
+    Attributes:
+        conformers: at most so many are kept.
+        seeds: geometries to begin with.
+        seeds_from: one of SEED_SOURCES.
+        model: of diffusion seeds.
+        window: kcal/mol above the lowest that are kept; twice as much after a force field.
+        gfnff: optimise with GFN-FF before the costlier method.
+        method: one of `METHODS`, of the final geometries and energies.
+        level: one of `LEVELS`, of the final optimisation.
+        solvent: ALPB solvent of xtb, "" for the gas phase.
+        metadynamics: ps of a GFN-FF run from each of the first seeds that adds as many snapshots
+            as there are seeds; 0 for none.
+        runs: so many such runs.
+        seed: of everything random.
+    """
+
+    conformers: int = 5
+    seeds: int = 15
+    seeds_from: str = "etkdg"
+    model: str = "default"
+    window: float = 6.0
+    gfnff: bool = False
+    method: str = "gfn2"
+    level: str = "normal"
+    solvent: str = ""
+    metadynamics: float = 0.0
+    runs: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("seeds_from", SEED_SOURCES),
+            ("method", tuple(METHODS)),
+            ("level", LEVELS),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, not of {', '.join(known)}")
+        if min(self.conformers, self.seeds, self.runs) < 1:
+            raise ValueError("conformers, seeds and runs must be at least 1")
+        if not (self.window > 0 and self.metadynamics >= 0):
+            raise ValueError("window must be above 0 kcal/mol and metadynamics not below 0 ps")
+
+    @property
+    def theory(self) -> str:
+        """The level of theory, for people."""
+        before = "GFN-FF, then " if self.gfnff and self.method != "gfnff" else ""
+        medium = f", {self.solvent}" if self.solvent else ""
+        return f"{before}{NAMES[self.method]} ({self.level}{medium})"
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, for a header."""
+        return dataclasses.asdict(self)
+
+
+@dataclass
+class Made:
+    """What became of one molecule.
+
+    Attributes:
+        smiles: with all stereo chosen; the last one tried, where no seeds could be drawn.
+        positions: arrays (N, 3) in Å by rising energy, atoms in the order of `smiles`.
+        energies: (C,) total energies in kcal/mol.
+        drawn: seeds asked for, snapshots of metadynamics included.
+        losses: cause → seeds that are no conformers; with those kept they are `drawn`.
+        unrelaxed: MMFF94s has no parameters, and the seeds went on as they were.
+    """
+
+    smiles: str = ""
+    positions: list[np.ndarray] = field(default_factory=list)
+    energies: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    drawn: int = 0
+    losses: Counter[str] = field(default_factory=Counter)
+    unrelaxed: bool = False
+
+    @property
+    def cause(self) -> str | None:
+        """Why there are none: the commonest cause; None where there are some."""
+        if self.positions:
+            return None
+        # A seed that equals another one, or lies above it, is not what emptied the molecule.
+        late = (Loss.SAME_CONFORMER, Loss.ABOVE_WINDOW, Loss.NOT_NEEDED)
+        early = Counter({cause: n for cause, n in self.losses.items() if cause not in late})
+        return early.most_common(1)[0][0] if early else str(Loss.NO_SEEDS)
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
+    """A molecule given up half-way because the whole build stops."""
+
+
+class Maker:
+    """Makes conformers of molecules, of several at once from several threads.
+
+    Args:
+        recipe: what to do.
+        xtb: the program.
+        source: draws seeds.
+        stopping: asked before every costly step; True gives the molecule up.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        xtb: XtbProgram,
+        source: SeedSource,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._recipe, self._xtb, self._source, self._stopping = recipe, xtb, source, stopping
+
+    def make(self, candidate: Candidate) -> Made:
+        """Conformers of one stereoisomer of `candidate`; raises Stopped."""
+        recipe, made = self._recipe, Made()
+        made.drawn = recipe.seeds
+        pool: list[np.ndarray] = []
+        for made.smiles, mol in candidate.isomers():
+            pool = self._source.draw(mol, recipe.seeds, candidate.seed)
+            if pool:
+                break
+        if len(pool) < recipe.seeds:
+            made.losses[Loss.NO_SEEDS] += recipe.seeds - len(pool)
+        if not pool:
+            return made
+        checks = _Checks(mol)
+        if recipe.metadynamics:
+            pool = pool + self._snapshots(mol, pool, made)
+        pool, energies = self._relaxed(mol, pool, made, checks)
+        if recipe.gfnff and recipe.method != "gfnff":
+            pool, energies = self._optimised(mol, pool, made, checks, "gfnff", "normal", len(pool))
+            pool, energies = self._thinned(mol, pool, energies, made, 2 * recipe.window)
+        if energies is not None:
+            pool = [pool[k] for k in spread(mol, pool)]
+        pool, energies = self._optimised(
+            mol, pool, made, checks, recipe.method, recipe.level, recipe.conformers
+        )
+        made.positions, made.energies = self._thinned(mol, pool, energies, made, recipe.window)
+        return self._fitting(made)
+
+    def _relaxed(
+        self, mol: Chem.Mol, pool: list[np.ndarray], made: Made, checks: _Checks
+    ) -> tuple[list[np.ndarray], np.ndarray | None]:
+        """After MMFF94s: distinct conformers by rising energy; as they came without parameters."""
+        try:
+            relaxed = relax_positions(mol, pool, "MMFF94s")
+        except NoForceFieldError:
+            made.unrelaxed = True
+            return pool, None
+        good = [k for k, p in enumerate(relaxed.positions) if checks.passes(p, made.losses)]
+        return self._thinned(
+            mol,
+            [relaxed.positions[k] for k in good],
+            relaxed.energies[good],
+            made,
+            2 * self._recipe.window,
+        )
+
+    def _optimised(
+        self,
+        mol: Chem.Mol,
+        pool: Sequence[np.ndarray],
+        made: Made,
+        checks: _Checks,
+        method: str,
+        level: str,
+        wanted: int,
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """The first `wanted` of the pool that xtb turns into minima of the same molecule."""
+        positions: list[np.ndarray] = []
+        energies: list[float] = []
+        for k, start in enumerate(pool):
+            if len(positions) == wanted:
+                made.losses[Loss.NOT_NEEDED] += len(pool) - k
+                break
+            if self._stopping():
+                raise Stopped
+            try:
+                found = self._xtb.optimise(mol, start, method, level)
+            except QuantumError as error:
+                logger.info("%s: %s", made.smiles, error)
+                made.losses[str(error.cause)] += 1
+                continue
+            if checks.passes(found.positions, made.losses):
+                positions.append(found.positions)
+                energies.append(found.energy)
+        return positions, np.array(energies)
+
+    def _thinned(
+        self,
+        mol: Chem.Mol,
+        positions: list[np.ndarray],
+        energies: np.ndarray,
+        made: Made,
+        window: float,
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Distinct conformers within the window, by rising energy."""
+        if not positions:
+            return [], np.zeros(0)
+        low = np.flatnonzero(energies - energies.min() <= window)
+        kept = low[distinct(mol, [positions[k] for k in low], energies[low])]
+        for cause, lost in (
+            (Loss.ABOVE_WINDOW, len(positions) - len(low)),
+            (Loss.SAME_CONFORMER, len(low) - len(kept)),
+        ):
+            if lost:
+                made.losses[cause] += lost
+        return [positions[k] for k in kept], energies[kept]
+
+    def _snapshots(self, mol: Chem.Mol, pool: Sequence[np.ndarray], made: Made) -> list[np.ndarray]:
+        """Geometries a biased GFN-FF run goes through; a run that fails is told of in the log."""
+        recipe = self._recipe
+        share = -(-recipe.seeds // recipe.runs)
+        found: list[np.ndarray] = []
+        for start in pool[: recipe.runs]:
+            if self._stopping():
+                raise Stopped
+            try:
+                begin = self._xtb.optimise(mol, start, "gfnff", "crude").positions
+                frames = self._xtb.metadynamics(mol, begin, share, picoseconds=recipe.metadynamics)
+            except QuantumError as error:
+                logger.info("%s: no metadynamics from here: %s", made.smiles, error)
+                made.drawn += share
+                made.losses[str(error.cause)] += share
+                continue
+            made.drawn += len(frames)
+            found += frames
+        return found
+
+    @staticmethod
+    def _fitting(made: Made) -> Made:
+        """The same without conformers that are too wide to be stored."""
+        radii = [np.abs(p - p.mean(0)).max() for p in made.positions]
+        wide = sum(r > _FARTHEST for r in radii)
+        if wide:
+            good = [k for k, r in enumerate(radii) if r <= _FARTHEST]
+            made.losses[Loss.TOO_WIDE] += wide
+            made.positions = [made.positions[k] for k in good]
+            made.energies = made.energies[good]
+        return made
+
+
+class _Checks:
+    """Whether a geometry is still that of its molecule."""
+
+    def __init__(self, mol: Chem.Mol) -> None:
+        self._bonds = BondGraph(mol)
+        self._judge = Judge(mol, stereo_tables(mol))
+
+    def passes(self, positions: np.ndarray, losses: Counter[str]) -> bool:
+        """True if bonds and stereo are the molecule's own; else the cause is counted."""
+        if not self._bonds.holds(positions):
+            losses[Loss.BONDS_CHANGED] += 1
+            return False
+        verdict = self._judge.judge(positions)
+        if verdict.positions is None or not verdict.stereo_ok:
+            losses[verdict.cause or "STEREO"] += 1
+            return False
+        return True
