@@ -91,6 +91,8 @@ class Pipeline:
         self._name = sampler or model.sampling.sampler
         self._sampler = model.process.sampler(self._name)
         self.sigmas = model.process.noise_levels(model.sampling, self._name, steps)
+        ours = self._name == model.sampling.sampler
+        self._noise_scale = model.sampling.noise_scale if ours else 1.0
         self._bf16 = _takes_bf16(self.device, precision)
         self._pairs = batch_pairs or DEFAULT_PAIRS.get(self.device.type, DEFAULT_PAIRS["cpu"])
 
@@ -189,6 +191,8 @@ class Pipeline:
             for row, (request, stream) in enumerate(zip(requests, streams, strict=True)):
                 n = request.graph.n_atoms
                 drawn[row, :n] = stream.standard_normal((n, 3), dtype=np.float32)
+            if step >= 0:  # what a sampler adds, not what it starts from
+                drawn *= self._noise_scale
             return center(torch.from_numpy(drawn).to(self.device), graphs.mask)
 
         def watch(step: int, sigma: float, x: torch.Tensor, denoised: torch.Tensor) -> None:

@@ -207,6 +207,20 @@ def test_neighbours_of_any_size_make_no_difference(precision):
     assert _same(alone, together)
 
 
+def test_a_models_noise_scale_is_of_its_own_sampler():
+    def quiet() -> Model:
+        return Model("fake", tiny_network(), Sampling(noise_scale=0.5), {})
+
+    loud, soft = (_draw(Pipeline(m, steps=STEPS), _requests()) for m in (_model(), quiet()))
+    assert not _same(loud, soft)
+    # "ancestral" adds noise too, but how much of it was not chosen for it.
+    others = [
+        _draw(Pipeline(m, steps=STEPS, sampler="ancestral"), _requests(1))
+        for m in (_model(), quiet())
+    ]
+    assert _same(*others, tolerance=0.0)
+
+
 def test_precision_is_checked():
     with pytest.raises(ValueError, match="precision must be auto"):
         Pipeline(_model(), precision="half")
