@@ -26,7 +26,6 @@ HARD = [
     "C1=CC2CCC1C2",
     "C#CC#CC",
     "CP(=O)(O)O",
-    "FS(F)(F)(F)(F)F",
     "c1ccc2c(c1)ccc1ccccc12",
     "C[Si](C)(C)Cl",
     "OB(O)c1ccccc1",
@@ -51,6 +50,17 @@ def test_no_false_alarm(smiles):
     assert Plausibility(mol).causes(positions) == [None] * 3
     judge = Judge(mol, stereo_tables(mol))
     assert [judge.judge(p).cause for p in positions] == [None] * 3
+
+
+def test_six_ligands_stand_apart():
+    mol = Chem.MolFromSmiles("FS(F)(F)(F)(F)F")
+    positions = np.zeros((7, 3))
+    positions[[0, 2, 3, 4, 5, 6]] = 1.56 * np.vstack([np.eye(3), -np.eye(3)])
+    check = Plausibility(mol)
+    assert check.cause(positions) is None
+    turned = np.deg2rad(50)  # as distance geometry leaves them: 1.32 Å between two fluorines
+    positions[0] = 1.56 * np.array([np.sin(turned), np.cos(turned), 0.0])
+    assert check.cause(positions) is Fault.BOND_ANGLE
 
 
 def test_atoms_without_force_field_types_still_have_limits():

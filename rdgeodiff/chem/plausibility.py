@@ -14,6 +14,7 @@ from rdkit.Chem import rdDistGeom
 
 BOND_TOLERANCE = 0.25  # of the bounds RDKit's distance geometry sets for a bond
 ANGLE_TOLERANCE = 0.30  # of its bounds for the two ends of an angle
+LIGANDS = 1.2  # sums of covalent radii between two ligands of a crowded atom; an octahedron has 1.4
 COVALENT_TOLERANCE = 0.30  # of a sum of covalent radii, where RDKit has no bounds
 # Smallest allowed distance as a share of the sum of van der Waals radii.
 CONTACT = 0.62
@@ -67,6 +68,9 @@ class Plausibility:
         self._limit(missing, rest, rest, COVALENT_TOLERANCE)
         known = angles & (lower > 0.5) & (upper < 10.0)
         self._limit(known, lower, upper, ANGLE_TOLERANCE)
+        # Those bounds do not know five neighbours and more, and pass ligands a bond's length apart.
+        floor = np.where(_crowded(mol)[self._i, self._j], LIGANDS, 1.0) * rest
+        self._low[angles] = np.maximum(self._low, floor)[angles]
         contact = vdw[self._i] + vdw[self._j]
         share = np.full(len(self._i), CONTACT)
         first, second = numbers[self._i], numbers[self._j]
@@ -128,6 +132,12 @@ class Plausibility:
     ) -> None:
         self._low[pairs] = lower[pairs] * (1.0 - tolerance)
         self._high[pairs] = upper[pairs] * (1.0 + tolerance)
+
+
+def _crowded(mol: Chem.Mol) -> np.ndarray:
+    """(N, N) bool: do two atoms share a neighbour that has five neighbours or more?"""
+    bonded = Chem.GetAdjacencyMatrix(mol)
+    return (bonded * (bonded.sum(0) > 4)) @ bonded > 0
 
 
 def _aromatic_rings(mol: Chem.Mol) -> list[list[int]]:
