@@ -2,7 +2,7 @@
 
 Nothing is downloaded and nothing is unpickled. A model is `NAME.safetensors` + `NAME.json`; the
 JSON holds the network's configuration, the SHA-256 of the weights, how to sample from it, what it
-was trained on and what was measured of it.
+was trained on and what was measured of it. It may name a second, worse model that guides this one.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from safetensors.torch import load, save_file
 from torch import nn
 
 from rdgeodiff.architectures import FieldProcess, Process, Sampling, architecture
+from rdgeodiff.diffusion.autoguidance import Guidance, guide_away
+from rdgeodiff.diffusion.denoiser import Denoiser
+from rdgeodiff.graph import MolBatch
 
 FORMAT = 1
 LARGEST = 10_000  # of any whole number in a network's configuration
@@ -43,6 +46,7 @@ class Model:
         sampling: defaults for drawing conformers.
         info: the JSON beside the weights.
         process: how a network of its kind is sampled.
+        guide: a worse model to be led away from, and how.
     """
 
     name: str
@@ -50,6 +54,27 @@ class Model:
     sampling: Sampling
     info: dict[str, Any]
     process: Process = field(default_factory=FieldProcess)
+    guide: tuple[Model, Guidance] | None = None
+
+    def bind(
+        self, graphs: MolBatch, sampler: str, bf16: bool = False, weight: float = -1.0
+    ) -> Denoiser:
+        """A denoiser of one batch, guided if the model has a guide.
+
+        Args:
+            graphs: the batch.
+            sampler: name of the sampler that will call it.
+            bf16: matrix products in bfloat16.
+            weight: of the guidance instead of the model's own; 0 is none, negative the model's.
+        """
+        denoiser = self.process.bind(self.network, graphs, sampler, bf16)
+        if self.guide is None or weight == 0:
+            return denoiser
+        worse, guidance = self.guide
+        if weight > 0:
+            guidance = dataclasses.replace(guidance, weight=weight)
+        against = worse.process.bind(worse.network, graphs, sampler, bf16)
+        return guide_away(denoiser, against, guidance, graphs.n_atoms)
 
 
 def weights_folder() -> Path:
@@ -78,6 +103,14 @@ def load_model(
         CheckpointError: unknown name, missing or altered file, wrong keys or shapes.
     """
     description = _locate(name)
+    model = _load(description, device)
+    entry = model.info.get("guide")
+    if entry is None:
+        return model
+    return dataclasses.replace(model, guide=_guide(entry, description, device))
+
+
+def _load(description: Path, device: str | torch.device) -> Model:
     info = _read_json(description)
     weights = description.with_suffix(".safetensors")
     try:
@@ -153,6 +186,27 @@ def _locate(name: str | os.PathLike[str]) -> Path:
         known = ", ".join(list_models()) or "none"
         raise CheckpointError(f"no model named {text!r}; shipped models: {known}")
     return description
+
+
+def _guide(entry: Any, description: Path, device: str | torch.device) -> tuple[Model, Guidance]:
+    """The guide a description names, from its own folder or among the shipped models."""
+    try:
+        settings = dict(entry)
+        name, sealed = str(settings.pop("model")), settings.pop("sha256")
+        guidance = Guidance(**settings)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{description}: does not describe its guide ({error})") from error
+    if name != Path(name).name:
+        raise CheckpointError(f"{description}: its guide must be a name, not {name!r}")
+    beside = description.with_name(f"{name}.json")
+    model = _load(beside if beside.exists() else _locate(name), device)
+    if model.info["sha256"] != sealed:
+        raise CheckpointError(
+            f"{description}: the model {name!r} is not the guide it was made with"
+        )
+    if "guide" in model.info:
+        raise CheckpointError(f"{description}: its guide {name!r} has a guide of its own")
+    return model, guidance
 
 
 def _check_size(

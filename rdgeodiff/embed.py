@@ -261,6 +261,7 @@ def _open_pipeline(settings: DiffusionEmbedParameters) -> Pipeline:
         settings.sampler,
         settings.steps,
         settings.precision,
+        settings.guidanceWeight,
     )
 
 

@@ -58,6 +58,8 @@ class DiffusionEmbedParameters:
         model: name of a shipped model or path of its files.
         steps: noise levels visited; 0 means the sampler's default.
         sampler: name of a sampler; "" means the model's default.
+        guidanceWeight: how strongly a model that has a guide is led away from it; -1 means the
+            model's own weight, 0 none: faster, more diverse and less precise.
         device: "auto" (a GPU if there is one), or a torch device such as "cpu" or "cuda:1".
         precision: of the network's matrix products: "float32", "bfloat16", or "auto": bfloat16 on
             devices that compute with it (about twice as fast), float32 elsewhere. The two give
@@ -88,6 +90,7 @@ class DiffusionEmbedParameters:
     model: str = "default"
     steps: int = 0
     sampler: str = ""
+    guidanceWeight: float = -1.0
     device: str = "auto"
     precision: str = "auto"
     batchPairs: int = 0
@@ -170,7 +173,14 @@ class DiffusionEmbedParameters:
 
 
 _KINDS: dict[str, str] = {f.name: str(f.type) for f in fields(DiffusionEmbedParameters)}
-_LOWEST = {"randomSeed": -1, "maxIterations": 0, "timeout": 0, "steps": 0, "batchPairs": 0}
+_LOWEST = {
+    "randomSeed": -1,
+    "maxIterations": 0,
+    "timeout": 0,
+    "steps": 0,
+    "batchPairs": 0,
+    "guidanceWeight": -1,
+}
 
 
 def _checked(name: str, kind: str, value: Any) -> Any:

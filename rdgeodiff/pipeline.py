@@ -9,6 +9,7 @@ would be rounded differently, and by more than float noise.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -72,6 +73,7 @@ class Pipeline:
         steps: noise levels; 0 for the model's default.
         precision: of the network's matrix products: "float32", "bfloat16" or "auto", which is
             bfloat16 on devices that compute with it and float32 elsewhere.
+        guidance: weight of the model's guide; negative for the model's own, 0 for none.
 
     Raises:
         ValueError: unknown sampler or precision, or a number of steps the sampler cannot take.
@@ -85,6 +87,7 @@ class Pipeline:
         sampler: str = "",
         steps: int = 0,
         precision: str = "auto",
+        guidance: float = -1.0,
     ) -> None:
         self.device = torch.device(device)
         self._model = model
@@ -93,6 +96,7 @@ class Pipeline:
         self.sigmas = model.process.noise_levels(model.sampling, self._name, steps)
         ours = self._name == model.sampling.sampler
         self._noise_scale = model.sampling.noise_scale if ours else 1.0
+        self._guidance = guidance
         self._bf16 = _takes_bf16(self.device, precision)
         self._pairs = batch_pairs or DEFAULT_PAIRS.get(self.device.type, DEFAULT_PAIRS["cpu"])
 
@@ -202,7 +206,8 @@ class Pipeline:
         if deadline is not None and time.monotonic() > deadline:
             raise DeadlineError
         with torch.inference_mode():
-            denoiser = process.bind(self._model.network, graphs, self._name, self._bf16)
+            model = dataclasses.replace(self._model, process=process)
+            denoiser = model.bind(graphs, self._name, self._bf16, self._guidance)
             if guided:
                 denoiser = guide_stereo(denoiser, graphs)
             held = _pad_held(requests, shape)

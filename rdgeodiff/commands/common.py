@@ -36,6 +36,14 @@ def add_model_options(command: argparse._ActionsContainer) -> None:
     command.add_argument("--model", default="default", help="name or path")
     command.add_argument("--steps", type=int, default=0, help="0: the model's own")
     command.add_argument("--sampler", default="", help="default: the model's own")
+    command.add_argument(
+        "--guidance",
+        dest="guidanceWeight",
+        type=float,
+        default=-1.0,
+        metavar="W",
+        help="weight of the model's guide; 0: none, -1: the model's own",
+    )
     command.add_argument("--device", default="auto")
     command.add_argument(
         "--precision",
@@ -59,7 +67,7 @@ def add_other_models(command: argparse._ActionsContainer) -> None:
 
 def model_options(args: argparse.Namespace) -> dict[str, Any]:
     """The values of `add_model_options` as keywords of an embedding call (without threads)."""
-    names = ("model", "steps", "sampler", "device", "precision")
+    names = ("model", "steps", "sampler", "guidanceWeight", "device", "precision")
     return {name: getattr(args, name) for name in names}
 
 

@@ -107,7 +107,7 @@ def diffusion_trajectory(mol: Chem.Mol, model: Model, seed: int, steps: int = 0)
         seen.append((sigma, x[0].double().numpy()))
 
     with torch.inference_mode():
-        denoiser = model.process.bind(model.network, graphs, name)
+        denoiser = model.bind(graphs, name)
         start = sigmas[0] * noise(-1)
         end = model.process.sampler(name)(denoiser, start, sigmas, noise=noise, callback=watch)
     seen.append((0.0, end[0].double().numpy()))
