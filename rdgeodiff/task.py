@@ -20,8 +20,9 @@ from rdgeodiff.chem.conformers import (
     with_hydrogens,
     write_conformers,
 )
+from rdgeodiff.chem.diatomics import trivial_conformer
 from rdgeodiff.chem.featurize import UnsupportedAtomError, featurize
-from rdgeodiff.chem.fragments import assemble, split, trivial_conformer
+from rdgeodiff.chem.fragments import assemble, split
 from rdgeodiff.chem.relax import RelaxedParts, relax_parts
 from rdgeodiff.chem.stereo import stereo_tables, unassigned_stereo
 from rdgeodiff.chem.validate import describe, fault
@@ -85,7 +86,7 @@ class Task:
             self.full = with_hydrogens(Chem.Mol(mol, True))
             self.fragments = split(self.full, separately=settings.embedFragmentsSeparately)
             tables = [stereo_tables(f.mol) for f in self.fragments]
-            # An atom on its own (a counter-ion of any element) and H2 need no network.
+            # An atom on its own (a counter-ion of any element) and diatomics need no network.
             self.graphs = {
                 k: featurize(f.mol, tables[k])
                 for k, f in enumerate(self.fragments)

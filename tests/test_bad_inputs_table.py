@@ -38,6 +38,14 @@ ACCEPTED = {
     "methyl radical": "[CH3]",
     "isopropyl radical": "C[CH]C",
     "nitric oxide": "[N]=O",
+    "nitrogen": "N#N",
+    "carbon monoxide": "[C-]#[O+]",
+    "oxygen": "O=O",
+    "iodine": "II",
+    "cyanide": "[C-]#N",
+    "hydroxide": "[OH-]",
+    "superoxide, whose length no table has": "[O][O-]",
+    "water": "O",
     "nitroxide": "CC1(C)CCCC(C)(C)N1[O]",
     "methylene": "[CH2]",
     "N-heterocyclic carbene": "CN1C=CN(C)[C]1",
@@ -75,6 +83,17 @@ def test_valid_chemistry_is_delivered(smiles):
     assert all(is_bonded_sensibly(mol, p) for p in positions_of(mol))
     assert all(specified_stereo(mol, k) == written_stereo(mol) for k in result.conf_ids)
     assert unchanged(mol, before)
+
+
+@pytest.mark.parametrize(
+    ("smiles", "length"),
+    [("N#N", 1.098), ("[C-]#[O+]", 1.128), ("Cl", 1.275), ("BrBr", 2.281), ("O=[N]", 1.151)],
+)
+def test_a_diatomic_has_its_measured_length(smiles, length):
+    mol = mol_from(smiles)
+    assert EmbedMoleculeDiffusion(mol, 2, **QUICK) == [0, 1]
+    for positions in positions_of(mol):
+        assert np.linalg.norm(positions[0] - positions[1]) == pytest.approx(length, abs=1e-3)
 
 
 def test_a_kekulized_molecule_is_delivered():

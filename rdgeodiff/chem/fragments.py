@@ -45,18 +45,6 @@ def split(mol: Chem.Mol, *, separately: bool = True) -> list[Fragment]:
     return [Fragment(p, np.array(a)) for p, a in zip(parts, mapping, strict=True)]
 
 
-def trivial_conformer(mol: Chem.Mol) -> np.ndarray | None:
-    """The one conformer (N, 3) in Å of a single atom or of H₂ (0.7414 Å, NIST), else None.
-
-    The model has never seen either, and there is nothing to sample.
-    """
-    if mol.GetNumAtoms() == 1:
-        return np.zeros((1, 3))
-    if mol.GetNumAtoms() == 2 and all(a.GetAtomicNum() == 1 for a in mol.GetAtoms()):
-        return np.array([[-0.3707, 0.0, 0.0], [0.3707, 0.0, 0.0]])
-    return None
-
-
 def assemble(
     fragments: Sequence[Fragment], parts: Sequence[np.ndarray], placed: Collection[int] = ()
 ) -> np.ndarray:
