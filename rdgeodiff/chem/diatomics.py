@@ -58,7 +58,7 @@ def trivial_conformer(mol: Chem.Mol) -> np.ndarray | None:
         return None
     bond = mol.GetBondWithIdx(0)
     first, second = sorted(a.GetSymbol() for a in mol.GetAtoms())
-    length = _LENGTHS.get((first, second, bond.GetBondTypeAsDouble()))
+    length = _LENGTHS.get((first, second, int(bond.GetBondType())))
     if length is None:
         return None
     return np.array([[-length / 2, 0.0, 0.0], [length / 2, 0.0, 0.0]])
