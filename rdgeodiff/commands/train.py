@@ -23,6 +23,13 @@ def register(commands: Any) -> None:
         help="begin with its weights: fine-tune",
     )
     train.add_argument(
+        "--distill",
+        type=int,
+        default=0,
+        metavar="CALLS",
+        help="with --from: teach a copy of the model to do with so many network calls",
+    )
+    train.add_argument(
         "--data",
         action="append",
         default=[],
@@ -68,10 +75,13 @@ def run_train(args: argparse.Namespace) -> int:
 def _config(args: argparse.Namespace) -> Any:
     """The TrainConfig of --config, of --from and --data, or of both."""
     from rdgeodiff.training.config import TrainConfig
+    from rdgeodiff.training.distillation import LEARNING_RATE, distilling
     from rdgeodiff.training.start import fine_tuning, shard_shares
 
     if not args.config and not (args.start and args.data):
         raise ValueError("name a --config, or a model and shards with --from and --data")
+    if args.distill and not args.start:
+        raise ValueError("--distill teaches a model: name it with --from")
     config = None
     if args.config:
         try:
@@ -91,14 +101,30 @@ def _config(args: argparse.Namespace) -> Any:
         changes["shards"] = shard_shares(args.data)
     if args.start:
         shards = changes.pop("shards", None) or config.shards  # type: ignore[union-attr]
-        return fine_tuning(args.start, shards, base=config, **changes)
+        if not args.distill:
+            return fine_tuning(args.start, shards, base=config, **changes)
+        if config is None:
+            changes.setdefault("learning_rate", LEARNING_RATE)
+        return distilling(
+            fine_tuning(args.start, shards, base=config, **changes), args.start, args.distill
+        )
     assert config is not None
     return dataclasses.replace(config, **changes)
 
 
+def _sampling(config: Any) -> Any:
+    """How a trained denoiser is sampled: a distilled one at the levels it was made for."""
+    from rdgeodiff.architectures import Sampling
+
+    if not config.levels:
+        return Sampling()
+    levels = config.levels
+    return Sampling("ddim", len(levels), sigma_min=levels[-1], sigma_max=levels[0])
+
+
 def run_export(args: argparse.Namespace) -> int:
     """Averaged weights of a run as a model; needs no RDKit."""
-    from rdgeodiff.architectures import EdgeScoreProcess, Sampling, architecture
+    from rdgeodiff.architectures import EdgeScoreProcess, architecture
     from rdgeodiff.checkpoint import save_model
     from rdgeodiff.training.config import TrainConfig
     from rdgeodiff.training.state import load_state
@@ -122,14 +148,14 @@ def run_export(args: argparse.Namespace) -> int:
     # Paths say where data lay on one machine; names say what it was.
     training["shards"] = {Path(p).name: share for p, share in config.shards.items()}
     training["validation"] = [Path(p).name for p in config.validation]
-    training["start"] = Path(config.start).name
+    training["start"], training["teacher"] = Path(config.start).name, Path(config.teacher).name
     process = None
     if config.architecture == "DualEncoderEpsNetwork":
         process = EdgeScoreProcess(objective=config.objective)
     info: dict[str, Any] = {"objective": config.objective, "training": {**training, **meta}}
     if config.objective == "aligned":
         # Such a network denoises by itself, whatever its architecture.
-        info["sampling"] = dataclasses.asdict(Sampling())
+        info["sampling"] = dataclasses.asdict(_sampling(config))
     written = save_model(args.stem, network, info, process)
     print(f"{written} and {written.with_suffix('.safetensors').name}: {meta['samples']} samples")
     return DONE

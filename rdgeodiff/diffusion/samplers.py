@@ -81,6 +81,23 @@ def heun(
     return x
 
 
+def ddim(
+    denoiser: Denoiser,
+    x: torch.Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise,
+    callback: Callback | None = None,
+) -> torch.Tensor:
+    """DDIM (Song et al. 2021, eq. 12, without noise): deterministic, first order, one call a step.
+
+    A network distilled for it lands with few calls where others need many."""
+    for step, (now, after) in enumerate(_pairs(sigmas)):
+        denoised = _evaluate(denoiser, x, now, step, callback)
+        x = denoised + (after / now) * (x - denoised)
+    return x
+
+
 def dpm_solver_pp_2m(
     denoiser: Denoiser,
     x: torch.Tensor,
@@ -109,9 +126,24 @@ def dpm_solver_pp_2m_sde(
 SAMPLERS: dict[str, Sampler] = {
     "ancestral": ancestral,
     "heun": heun,
+    "ddim": ddim,
     "dpm_solver_pp_2m": dpm_solver_pp_2m,
     "dpm_solver_pp_2m_sde": dpm_solver_pp_2m_sde,
 }
+
+
+def advance(denoiser: Denoiser, x: torch.Tensor, sigmas: Sequence[float]) -> torch.Tensor:
+    """Positions (B, N, 3) at sigmas[-1], which need not be 0, from `x` at sigmas[0].
+
+    Deterministic, by DPM-Solver++(2M): a part of the way of `dpm_solver_pp_2m`.
+    """
+    if float(sigmas[-1]) == 0:
+        return _multistep(denoiser, x, sigmas, _no_noise, None, churn=0.0)
+    return _multistep(denoiser, x, [*sigmas, 0.0], _no_noise, None, churn=0.0, stop=len(sigmas) - 1)
+
+
+def _no_noise(step: int) -> torch.Tensor:
+    raise AssertionError("a deterministic sampler draws nothing")
 
 
 def _multistep(
@@ -121,10 +153,14 @@ def _multistep(
     noise: Noise,
     callback: Callback | None,
     churn: float,
+    stop: int = -1,
 ) -> torch.Tensor:
+    """Of `stop` steps where that is not negative, down to 0 otherwise."""
     previous: torch.Tensor | None = None
     last_width = 0.0
     for step, (now, after) in enumerate(_pairs(sigmas)):
+        if step == stop:
+            break
         denoised = _evaluate(denoiser, x, now, step, callback)
         if after == 0:
             return denoised

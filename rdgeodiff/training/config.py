@@ -34,6 +34,10 @@ class TrainConfig:
         clip: largest gradient norm.
         seed: of weights, batches and noise.
         start: name or path of a model whose weights the run begins with; "" for random ones.
+        teacher: name or path of a model to distil (see `rdgeodiff.training.distillation`); "" for
+            training on the objective.
+        levels: noise levels in Å at which the distilled student is called.
+        inner_steps: of the teacher between two of them.
     """
 
     shards: dict[str, float]
@@ -53,11 +57,16 @@ class TrainConfig:
     clip: float = 1.0
     seed: int = 0
     start: str = ""
+    teacher: str = ""
+    levels: list[float] = field(default_factory=list)
+    inner_steps: int = 4
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
             known = ", ".join(OBJECTIVES)
             raise ValueError(f"unknown objective {self.objective!r}; known: {known}")
+        if bool(self.teacher) != bool(self.levels):
+            raise ValueError("a teacher and levels go together")
         size = architecture(self.architecture).config
         if self.network is None:
             object.__setattr__(self, "network", size())

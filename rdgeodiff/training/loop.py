@@ -17,6 +17,7 @@ from rdgeodiff.graph import MolBatch
 from rdgeodiff.nn.graph_field import GraphFieldNetwork
 from rdgeodiff.training.batches import Mixture, TrainingBatch
 from rdgeodiff.training.config import TrainConfig
+from rdgeodiff.training.distillation import StridePairing
 from rdgeodiff.training.losses import FieldLoss, loss_of, optimizers_of, pairing_of
 from rdgeodiff.training.start import begin_with
 from rdgeodiff.training.state import load_state, pack_optimizer, save_state, unpack_optimizer
@@ -57,7 +58,10 @@ class Trainer:
         self.step = 0
         self.samples = 0
         self.skipped = 0
-        self._pairing = pairing_of(config)
+        self._stride: StridePairing | None = None
+        if config.teacher:
+            self._stride = StridePairing(config, bf16=bf16, device=self.device)
+        self._pairing = self._stride or pairing_of(config)
         self._plain_loss = loss_of(self.network, config, bf16)
         compiled = compiled and isinstance(self.network, GraphFieldNetwork)
         self._loss = torch.compile(self._plain_loss, dynamic=True) if compiled else self._plain_loss
@@ -97,6 +101,8 @@ class Trainer:
         )
         try:
             for batch in self.mixture.stream(self.step, self.config.steps):
+                if self._stride is not None:
+                    batch.sigma = self._stride.level(batch.sigma)
                 recent.append(self._train_step(batch.to(self.device)))
                 bar.update()
                 now = time.monotonic()
@@ -202,6 +208,7 @@ def _validation_batches(
     shard: Shard, config: TrainConfig, molecules: int = 48
 ) -> list[tuple[float, TrainingBatch]]:
     """The same molecules and noise at every call: the first conformers of a spread of molecules."""
+    sigmas = config.levels or VALIDATION_SIGMAS
     chosen = [
         k
         for k in range(0, len(shard), max(1, len(shard) // molecules))
@@ -214,7 +221,7 @@ def _validation_batches(
         clean = torch.zeros(*graphs.mask.shape, 3)
         for row, k in enumerate(part):
             clean[row, : shard.n_atoms[k]] = torch.from_numpy(shard.conformer(k, 0))
-        for sigma in VALIDATION_SIGMAS:
+        for sigma in sigmas:
             noise = torch.randn(clean.shape, generator=generator)
             levels = torch.full((len(part),), sigma)
             batches.append((sigma, TrainingBatch(graphs, clean, noise, levels)))

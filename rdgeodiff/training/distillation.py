@@ -1,0 +1,122 @@
+"""Distillation to a few network calls: a student that takes the teacher's steps in one stride.
+
+The noise levels from pure noise to structure are cut into as many segments as the student may make
+calls. In each, the teacher follows the deterministic reverse process (the probability flow) in
+several steps, from a reference conformer with noise at the segment's upper end; the student learns
+the one prediction from which a single DDIM step ends where the teacher ended. Progressive
+distillation (Salimans and Ho 2022, appendix G) and multistep consistency models (Heek et al. 2024)
+rest on the same target. The teacher may be guided: what guidance gives is then learnt, and costs
+nothing any more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from statistics import NormalDist
+
+import torch
+
+from rdgeodiff.checkpoint import load_model
+from rdgeodiff.diffusion.denoiser import Denoiser
+from rdgeodiff.diffusion.samplers import advance
+from rdgeodiff.diffusion.schedule import karras_sigmas
+from rdgeodiff.geometry import center
+from rdgeodiff.graph import MolBatch
+from rdgeodiff.nn.graph_field import GraphFieldNetwork
+from rdgeodiff.training.config import TrainConfig
+
+# Below the last level a student has to settle bonds and angles in one call, above the first it
+# sees noise alone; between them a Karras grid as for any sampler.
+LAST_LEVEL = 0.25  # Å
+# A student begins as its teacher, and yet has further to go than a fine-tuned model.
+LEARNING_RATE = 1e-3
+
+
+def student_levels(calls: int, sigma_max: float = 12.17) -> list[float]:
+    """Noise levels in Å at which a student of so many calls is called.
+
+    Raises:
+        ValueError: fewer than two calls.
+    """
+    if calls < 2:
+        raise ValueError(f"a student needs at least 2 network calls, not {calls}")
+    return [float(s) for s in karras_sigmas(calls, LAST_LEVEL, sigma_max, 7.0)[:-1]]
+
+
+def stride_target(
+    teacher: Denoiser, x: torch.Tensor, upper: float, lower: float, inner: int
+) -> torch.Tensor:
+    """The clean structure (B, N, 3) to predict at `x` so that one DDIM step goes where many led.
+
+    Args:
+        teacher: denoiser of the batch.
+        x: (B, N, 3) noisy positions in Å, at noise level `upper`.
+        upper, lower: ends of the segment in Å; `lower` may be 0.
+        inner: steps of the teacher.
+    """
+    floor = max(lower, 0.01)
+    share = [k / inner for k in range(inner + 1)]
+    # Evenly spaced in ln σ; a last step from the floor to 0 is the teacher's prediction there.
+    levels = [math.exp((1 - s) * math.log(upper) + s * math.log(floor)) for s in share]
+    if lower == 0:
+        levels[-1] = 0.0
+    else:
+        levels[-1] = lower
+    reached = advance(teacher, x, levels)
+    keep = lower / upper
+    return (reached - keep * x) / (1.0 - keep)
+
+
+class StridePairing:
+    """Makes noisy positions and what the student has to predict of them.
+
+    Args:
+        config: a run with a `teacher` and `levels`.
+        bf16: the teacher's matrix products in bfloat16.
+        device: of the run.
+
+    Raises:
+        CheckpointError: no such teacher, or one that is damaged.
+        ValueError: levels that do not decrease, or a teacher that is no `GraphFieldNetwork`.
+    """
+
+    def __init__(self, config: TrainConfig, *, bf16: bool, device: torch.device) -> None:
+        ends = [*config.levels, 0.0]
+        if len(ends) < 3 or any(a <= b for a, b in zip(ends, ends[1:], strict=False)):
+            raise ValueError(f"levels must be two or more that decrease, not {config.levels}")
+        if config.inner_steps < 1:
+            raise ValueError(f"inner_steps must be at least 1, not {config.inner_steps}")
+        teacher = load_model(config.teacher, device)
+        if not isinstance(teacher.network, GraphFieldNetwork):
+            raise ValueError(f"{config.teacher}: only a GraphFieldNetwork can be a teacher")
+        self._teacher = teacher
+        self._segments = list(zip(ends, ends[1:], strict=False))
+        self._inner, self._bf16 = config.inner_steps, bf16
+        self._quantile = NormalDist(config.log_mean, config.log_std)
+
+    def level(self, sigma: torch.Tensor) -> torch.Tensor:
+        """(B,) the one level of a batch, each as likely as the others, from its first σ."""
+        share = self._quantile.cdf(math.log(float(sigma[0])))
+        segment = min(int(share * len(self._segments)), len(self._segments) - 1)
+        return torch.full_like(sigma, self._segments[segment][0])
+
+    @torch.no_grad()
+    def __call__(
+        self, graphs: MolBatch, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Centred noisy positions and the student's targets, both (B, N, 3) in Å."""
+        upper, lower = min(self._segments, key=lambda s: abs(s[0] - float(sigma[0])))
+        clean = center(clean, graphs.mask)
+        x = clean + upper * center(noise, graphs.mask)
+        teacher = self._teacher.bind(graphs, "dpm_solver_pp_2m", self._bf16)
+        return x, stride_target(teacher, x, upper, lower, self._inner)
+
+
+def distilling(config: TrainConfig, teacher: str, calls: int) -> TrainConfig:
+    """A run as in `config`, a fine-tuning of `teacher`, turned into its distillation.
+
+    Raises:
+        ValueError: fewer than two calls.
+    """
+    return dataclasses.replace(config, teacher=teacher, levels=student_levels(calls))

@@ -1,0 +1,114 @@
+"""Few-step students: the target is where the teacher's steps end, and one DDIM step goes there."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from helpers import embedded, positions_of
+
+from rdgeodiff.checkpoint import load_model
+from rdgeodiff.chem.featurize import featurize
+from rdgeodiff.cli import main
+from rdgeodiff.data.shards import Reference, write_shard
+from rdgeodiff.diffusion.samplers import advance, ddim
+from rdgeodiff.pipeline import Pipeline, SampleRequest
+from rdgeodiff.training.config import TrainConfig
+from rdgeodiff.training.distillation import StridePairing, stride_target, student_levels
+
+
+def gaussian(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """The exact denoiser of coordinates spread by 1 Å around 2 Å."""
+    keep = 1.0 / (1.0 + sigma.view(-1, 1, 1) ** 2)
+    return 2.0 + keep * (x - 2.0)
+
+
+def exact_flow(x: torch.Tensor, upper: float, lower: float) -> torch.Tensor:
+    """Where the probability flow of that distribution leads."""
+    return 2.0 + (x - 2.0) * ((1.0 + lower**2) / (1.0 + upper**2)) ** 0.5
+
+
+@pytest.mark.parametrize(("upper", "lower"), [(12.17, 4.0), (1.2, 0.25), (0.25, 0.0)])
+def test_one_stride_ends_where_many_steps_of_the_teacher_do(upper, lower):
+    x = 2.0 + upper * torch.randn(3, 5, 3, generator=torch.Generator().manual_seed(0)).double()
+    target = stride_target(gaussian, x, upper, lower, 40)
+    reached = target + (lower / upper) * (x - target)
+    assert torch.allclose(reached, exact_flow(x, upper, lower), atol=0.02 * max(upper, 0.1))
+
+
+def test_one_step_of_the_teacher_is_the_teacher():
+    x = torch.randn(2, 4, 3).double()
+    sigma = torch.full((2,), 1.5, dtype=torch.float64)
+    assert torch.allclose(stride_target(gaussian, x, 1.5, 0.5, 1), gaussian(x, sigma))
+
+
+def test_a_student_that_has_learnt_everything_follows_the_flow():
+    levels = [*student_levels(4), 0.0]
+    below = dict(zip(levels, levels[1:], strict=False))
+
+    def student(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        upper = min(below, key=lambda s: abs(s - float(sigma[0])))
+        return stride_target(gaussian, x, upper, below[upper], 60)
+
+    x = 12.17 * torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(1)).double()
+    found = ddim(student, x, levels, noise=lambda step: pytest.fail("drew noise"))
+    assert torch.allclose(found, exact_flow(x, levels[0], 0.0), atol=0.05)
+
+
+def test_a_part_of_the_way_is_a_part_of_the_way():
+    x = torch.randn(1, 3, 3).double()
+    halfway = advance(gaussian, x, [4.0, 2.0, 1.0])
+    assert torch.allclose(halfway, exact_flow(x, 4.0, 1.0), atol=0.15)
+    assert not torch.allclose(halfway, advance(gaussian, x, [4.0, 2.0, 1.0, 0.0]))
+
+
+@pytest.mark.parametrize("levels", [[1.0], [1.0, 2.0], [1.0, 0.0], []])
+def test_wrong_levels_are_refused(levels):
+    with pytest.raises(ValueError, match="levels"):
+        config = TrainConfig({"a": 1.0}, teacher="default", levels=levels)
+        StridePairing(config, bf16=False, device=torch.device("cpu"))
+
+
+def test_a_student_takes_at_least_two_calls():
+    with pytest.raises(ValueError, match="at least 2"):
+        student_levels(1)
+
+
+def test_every_level_is_drawn():
+    levels = student_levels(4)
+    config = TrainConfig({"a": 1.0}, teacher="default", levels=levels)
+    pairing = StridePairing(config, bf16=False, device=torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.exp(-0.7 + 1.6 * torch.randn(400, 1, generator=generator))
+    counts = torch.tensor([float(pairing.level(s)) for s in drawn])
+    for level in levels:
+        assert 60 < int((counts == torch.tensor(level)).sum()) < 140
+
+
+def test_distilled_on_the_command_line_it_embeds_with_as_many_calls(tmp_path):
+    shard, out, stem = tmp_path / "a.npz", tmp_path / "run", tmp_path / "fast"
+    mols = [embedded(s, 2) for s in ("CCO", "CC=O", "C[C@H](O)F")]
+    write_shard(shard, [Reference(featurize(m), positions_of(m)) for m in mols])
+    words = f"--from default --distill 3 --data {shard} --validation {shard} --out {out}"
+    quick = "--steps 4 --batch 2000 --threads 1 --no-compile --no-bf16 --quiet"
+    assert main(["train", *words.split(), *quick.split()]) == 0
+    assert main(["export", str(out), str(stem)]) == 0
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["losses"].keys() == {f"{level:g}" for level in student_levels(3)}
+    model = load_model(f"{stem}.json")
+    assert model.info["training"]["teacher"] == "default"
+    levels = model.process.noise_levels(model.sampling, model.sampling.sampler, 0)
+    assert levels == pytest.approx([*student_levels(3), 0.0])
+    calls: list[int] = []
+    model.network.register_forward_hook(lambda *_: calls.append(1))
+    graph = featurize(mols[0])
+    request = SampleRequest(graph, row=0, conformer=0, attempt=0, seed=1)
+    Pipeline(model).sample([request], on_result=lambda *_: None)
+    assert len(calls) == 3
+
+
+def test_distilling_needs_a_model(tmp_path, capsys):
+    shard = tmp_path / "a.npz"
+    assert main(["train", "--distill", "4", "--data", str(shard), "--out", str(tmp_path)]) == 2
+    assert "--from" in capsys.readouterr().err
