@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("archive", type=Path)
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 10, 50])
     parser.add_argument("--every", type=int, default=1, help="take every k-th molecule")
+    parser.add_argument("--first", type=int, default=0, help="index of the first molecule taken")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["diffusion", "etkdg"])
     parser.add_argument("--model", default="default")
     parser.add_argument("--seed", type=int, default=0)
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/bioactive.jsonl"))
     parser.add_argument("--out", type=Path, help="also write the table here")
     args = parser.parse_args()
-    references = read_archive(args.archive)[:: args.every]
+    references = read_archive(args.archive)[args.first :: args.every]
     rows = _measure(references, args)
     table = _table(rows, args)
     print(table)
