@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/bioactive.jsonl"))
     parser.add_argument("--out", type=Path, help="also write the table here")
     args = parser.parse_args()
-    references = read_archive(args.archive)[args.first :: args.every]
+    references = list(read_archive(args.archive))[args.first :: args.every]
     rows = _measure(references, args)
     table = _table(rows, args)
     print(table)

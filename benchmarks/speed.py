@@ -46,6 +46,7 @@ LADDER = {
 METHODS = {
     "rdgeodiff": ("diffusion", {}),
     "rdgeodiff float32": ("diffusion", {"precision": "float32"}),
+    "rdgeodiff fast": ("diffusion", {"model": "fast"}),
     "ETKDGv3": ("etkdg", {}),
     "ETKDGv3 + MMFF94s": ("etkdg+mmff", {}),
 }
@@ -122,9 +123,10 @@ def _steps(args: argparse.Namespace) -> list[Row]:
     rows = []
     sets = (("val_qm9", 3, 0.5), ("val_drugs", 4, 1.25))
     for name, every, delta in sets:
-        references = read_archive(DATA / f"{name}.npz")[::every]
+        references = list(read_archive(DATA / f"{name}.npz"))[::every]
         variants = [("rdgeodiff", "diffusion", {"steps": s, "model": args.model}) for s in STEPS]
-        for label, method, options in tqdm([*variants, ("ETKDGv3", "etkdg", {})], desc=name):
+        variants += [("rdgeodiff fast", "diffusion", {"model": "fast"}), ("ETKDGv3", "etkdg", {})]
+        for label, method, options in tqdm(variants, desc=name):
             generator = make_generator(method, threads=threads, **options)
             mols, counts = [r.mol for r in references], [2 * len(r.positions) for r in references]
             made = list(generator(mols, counts))
@@ -181,7 +183,7 @@ def _turns(
     for repeat in range(args.repeats):
         for label, (method, options) in METHODS.items():
             if method == "diffusion":
-                options = {**options, "model": args.model, "device": args.device}
+                options = {"model": args.model, "device": args.device, **options}
             generator = make_generator(method, seed=repeat, threads=threads, **options)
             (made,) = generator([mol], [count])
             seconds[label].append(made.seconds / max(len(made.positions), 1))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import embedded, positions_of
 
+from rdgeodiff import EmbedMoleculesDiffusion
 from rdgeodiff.checkpoint import load_model
 from rdgeodiff.chem.featurize import featurize
 from rdgeodiff.cli import main
@@ -112,3 +113,11 @@ def test_distilling_needs_a_model(tmp_path, capsys):
     shard = tmp_path / "a.npz"
     assert main(["train", "--distill", "4", "--data", str(shard), "--out", str(tmp_path)]) == 2
     assert "--from" in capsys.readouterr().err
+
+
+def test_the_shipped_student_draws_good_molecules_in_four_calls():
+    model = load_model("fast")
+    assert (model.sampling.sampler, model.sampling.steps, model.guide) == ("ddim", 4, None)
+    mol = embedded("CC(=O)Nc1ccc(O)cc1")
+    [result] = EmbedMoleculesDiffusion([mol], 5, model="fast", randomSeed=3)
+    assert len(result.conf_ids) == 5

@@ -32,7 +32,10 @@ def run_info(args: argparse.Namespace) -> int:
     print(f"device {device_of('auto')} ({name})")
     for model in list_models():
         info = json.loads((weights_folder() / f"{model}.json").read_text())
-        print(f"model {model}: {info.get('parameters', '?')} parameters")
+        guide, sampling = info.get("guide", {}), info.get("sampling", {})
+        calls = f", {sampling['steps']} network calls" if "steps" in sampling else ""
+        led = f", guided by {guide['model']}" if "model" in guide else ""
+        print(f"model {model}: {info.get('parameters', '?')} parameters{calls}{led}")
     if not list_models():
         print(f"no models in {weights_folder()}")
     return DONE
