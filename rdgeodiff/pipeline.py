@@ -3,7 +3,8 @@
 One stream of batches over all conformers of all molecules, packed by size under a budget of padded
 pairs. Every sample has its own random stream, and is padded by its own size alone and not by its
 neighbours', so what it becomes does not depend on its batch: in bfloat16 sums over a longer row
-would be rounded differently, and by more than float noise.
+would be rounded differently, and by more than float noise. So would those of a sample that is alone
+in its batch, for which matrix libraries have other kernels: it is drawn beside a copy of itself.
 """
 
 from __future__ import annotations
@@ -98,6 +99,7 @@ class Pipeline:
         self._noise_scale = model.sampling.noise_scale if ours else 1.0
         self._guidance = guidance
         self._bf16 = _takes_bf16(self.device, precision)
+        self._fewest = 2 if self._bf16 else 1  # samples in a batch, copies included
         self._pairs = batch_pairs or DEFAULT_PAIRS.get(self.device.type, DEFAULT_PAIRS["cpu"])
 
     def starting_at(self, sigma: float) -> Pipeline:
@@ -133,7 +135,7 @@ class Pipeline:
         start = 0
         while start < len(waiting):
             pad = self._padded(waiting[start])
-            size = max(1, self._pairs // pad**2)
+            size = max(self._fewest, self._pairs // pad**2)
             batch = [r for r in waiting[start : start + size] if self._padded(r) == pad]
             try:
                 results = self._run(batch, guided, deadline)
@@ -144,7 +146,7 @@ class Pipeline:
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
-                if len(batch) > 1:
+                if max(len(batch), self._fewest) > 1:
                     self._shrink(batch)
                     continue
                 results = [FailureCause.OUT_OF_MEMORY]
@@ -161,8 +163,11 @@ class Pipeline:
         """Halve the budget after an out-of-memory error, for the rest of this pipeline's life."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self._pairs = max(1, self._padded(batch[0]) ** 2 * (len(batch) // 2))
-        logger.warning("out of memory with %d samples; going on with half as many", len(batch))
+        drawn = max(len(batch), self._fewest)
+        self._pairs = max(1, self._padded(batch[0]) ** 2 * (drawn // 2))
+        if drawn <= self._fewest:
+            self._fewest = 1
+        logger.warning("out of memory with %d samples; going on with half as many", drawn)
 
     def _run(
         self, requests: list[SampleRequest], guided: bool, deadline: float | None
@@ -185,6 +190,8 @@ class Pipeline:
         guided: bool,
         deadline: float | None,
     ) -> list[Result]:
+        wanted = len(requests)
+        requests = requests + requests[:1] * (self._fewest - wanted)
         pad = self._padded(requests[0])
         graphs = MolBatch.collate([r.graph for r in requests], pad_atoms=pad).to(self.device)
         streams = [_stream(r) for r in requests]
@@ -219,7 +226,7 @@ class Pipeline:
         finite = np.isfinite(positions).all((1, 2))
         return [
             positions[k, : r.graph.n_atoms] if finite[k] else FailureCause.NONFINITE
-            for k, r in enumerate(requests)
+            for k, r in enumerate(requests[:wanted])
         ]
 
 
