@@ -203,3 +203,26 @@ def test_every_byte_of_the_zip_directory(path, tmp_path):
         changed = bytearray(whole)
         changed[k] ^= 0xFF
         _read_or_refuse(bytes(changed), tmp_path / "bent.npz", expected)
+
+
+def test_energies_come_back_above_the_lowest(references, tmp_path):
+    known = [
+        Reference(r.graph, r.positions, -7.0 + np.arange(len(r.positions), dtype=float)[::-1])
+        for r in references
+    ]
+    write_shard(tmp_path / "known.npz", known)
+    shard = read_shard(tmp_path / "known.npz")
+    for k, count in enumerate(COUNTS):
+        assert shard.energies(k).tolist() == list(range(count))[::-1]
+    # Known of some only: a molecule without energies must not be read with its neighbour's.
+    write_shard(tmp_path / "mixed.npz", [*known[:-1], references[-1]])
+    mixed = read_shard(tmp_path / "mixed.npz")
+    assert all(mixed.energies(k) is None for k in range(len(COUNTS)))
+
+
+@pytest.mark.parametrize("energies", [np.zeros(3), np.zeros((2, 1)), np.array([0.0, np.nan])])
+def test_energies_that_do_not_fit_are_refused(references, tmp_path, energies):
+    bad = Reference(references[0].graph, references[0].positions, energies)
+    with pytest.raises(ShardError, match="energies"):
+        write_shard(tmp_path / "bad.npz", [bad])
+        read_shard(tmp_path / "bad.npz")

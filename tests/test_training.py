@@ -185,6 +185,43 @@ def test_batches_depend_on_seed_and_step_alone(shards):
         assert all(_equal(a, b) for a, b in zip(streamed, forward[start:stop], strict=True))
 
 
+def test_a_floor_keeps_a_shard_to_high_noise_and_leaves_the_others_alone(shards):
+    plain, floored = _mixture(shards), _mixture(shards, floors=(0.0, 0.8))
+    sizes = {int(n) for n in read_shard(shards[1]).n_atoms}
+    seen = []
+    for step in range(40):
+        one, two = plain.batch(step), floored.batch(step)
+        large = torch.tensor([int(n) in sizes for n in one.graphs.n_atoms])
+        assert torch.equal(one.clean, two.clean)
+        assert torch.equal(one.sigma[~large], two.sigma[~large])
+        seen += two.sigma[large].tolist()
+    assert len(seen) > 100
+    assert 0.8 <= min(seen) < 0.9
+
+
+def test_conformers_follow_boltzmann_at_the_temperature(tmp_path):
+    mol = embedded("CCO", 3)
+    energies = np.array([2.0, 0.0, 1.0])
+    path = tmp_path / "one.npz"
+    write_shard(path, [Reference(featurize(mol), positions_of(mol), energies)])
+    mixture = _mixture([path], (1.0,), temperature=0.8)
+    stored = read_shard(path).conformers(0)
+    n = stored.shape[1]
+    drawn = np.concatenate([mixture.batch(k).clean[:, :n].numpy() for k in range(100)])
+    which = np.abs(drawn[:, None] - stored).max((2, 3)).argmin(1)
+    found = np.bincount(which, minlength=3) / len(which)
+    expected = np.exp(-energies / 0.8)
+    assert len(which) > 1000
+    assert np.abs(found - expected / expected.sum()).max() < 0.04
+
+
+def test_floors_of_unknown_shards_and_negative_temperatures_are_refused(config):
+    with pytest.raises(ValueError, match="floors name"):
+        dataclasses.replace(config, floors={"elsewhere.npz": 1.0})
+    with pytest.raises(ValueError, match="negative"):
+        dataclasses.replace(config, temperature=-1.0)
+
+
 def test_batches_hold_what_the_shards_hold(shards):
     mixture = _mixture(shards)
     known = {}

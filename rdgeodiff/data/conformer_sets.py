@@ -133,7 +133,7 @@ def featurize_archive(
     molecules = tqdm(
         read_archive(source), total=total, desc=Path(source).stem, unit="mol", disable=not progress
     )
-    references = (Reference(featurize(m.mol), m.positions) for m in molecules)
+    references = (Reference(featurize(m.mol), m.positions, m.energies) for m in molecules)
     return write_shard(target, references)
 
 

@@ -28,6 +28,7 @@ _ARRAYS = {
     "parities": (np.int8, 1),
     "coords": (np.int16, 2),
 }
+_ENERGIES = "energies"  # (Σ n_confs,) float32; only where every molecule has them
 
 
 class ShardError(ValueError):
@@ -36,10 +37,12 @@ class ShardError(ValueError):
 
 @dataclass(frozen=True)
 class Reference:
-    """A molecule with its reference conformers: positions (C, N, 3) in Å."""
+    """A molecule with its reference conformers: positions (C, N, 3) in Å and, where known, their
+    energies (C,) in kcal/mol above any common zero."""
 
     graph: MolGraph
     positions: np.ndarray
+    energies: np.ndarray | None = None
 
 
 class Shard:
@@ -56,6 +59,7 @@ class Shard:
             "pairs": atoms * (atoms - 1) // 2,
             "centers": arrays["n_centers"].astype(np.int64),
             "coords": atoms * self.n_confs,
+            "confs": self.n_confs.astype(np.int64),
         }
         self._offset = {k: np.concatenate([[0], np.cumsum(v)]) for k, v in sizes.items()}
         self._check(sizes)
@@ -105,6 +109,13 @@ class Shard:
         block = self._arrays["coords"][self._slice("coords", index)].astype(np.float32) / 1000.0
         return block.reshape(int(self.n_confs[index]), -1, 3)
 
+    def energies(self, index: int) -> np.ndarray | None:
+        """(C,) kcal/mol of the conformers of molecule `index` above its lowest; None: not known."""
+        if _ENERGIES not in self._arrays:
+            return None
+        own = self._arrays[_ENERGIES][self._slice("confs", index)]
+        return own - own.min(initial=np.inf) if len(own) else own
+
     def _slice(self, kind: str, index: int) -> slice:
         return slice(self._offset[kind][index], self._offset[kind][index + 1])
 
@@ -117,6 +128,10 @@ class Shard:
             "parities": "centers",
             "coords": "coords",
         }
+        if _ENERGIES in self._arrays:
+            expected[_ENERGIES] = "confs"
+            if not np.isfinite(self._arrays[_ENERGIES]).all():
+                raise ShardError(f"{self.name}: energies are not finite")
         if any((v < 0).any() for v in sizes.values()) or (self.n_atoms < 1).any():
             raise ShardError(f"{self.name}: negative or empty molecule sizes")
         for array, kind in expected.items():
@@ -148,11 +163,14 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
     kind = arrays["format"]
     if kind.shape != () or kind.dtype.kind not in "iu" or int(kind) != FORMAT:
         raise ShardError(f"{path}: shard format {kind}, not {FORMAT}")
-    for name, (dtype, ndim) in _ARRAYS.items():
+    types: dict[str, tuple[type, int]] = dict(_ARRAYS)
+    if _ENERGIES in arrays:
+        types[_ENERGIES] = (np.float32, 1)
+    for name, (dtype, ndim) in types.items():
         if arrays[name].dtype != dtype or arrays[name].ndim != ndim:
             raise ShardError(f"{path}: array {name} has a wrong type")
     try:
-        return Shard({name: arrays[name] for name in _ARRAYS}, path.name)
+        return Shard({name: arrays[name] for name in types}, path.name)
     except GraphError as error:
         raise ShardError(f"{path}: {error}") from error
 
@@ -160,11 +178,14 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
 def write_shard(path: str | os.PathLike[str], references: Iterable[Reference]) -> int:
     """Write `references` to one shard and return their number; the file appears when complete.
 
+    Energies are stored where every molecule has them.
+
     Positions are stored in 0.001 Å steps, each conformer centred; 32 Å from the centroid is the
     furthest an atom may lie (ShardError beyond).
     """
     path = Path(path)
     columns: dict[str, list[np.ndarray]] = {name: [] for name in _ARRAYS}
+    energies: list[np.ndarray] = []
     count = 0
     for item in references:
         graph, positions = item.graph, np.asarray(item.positions, np.float64)
@@ -190,11 +211,20 @@ def write_shard(path: str | os.PathLike[str], references: Iterable[Reference]) -
         }
         for name, (dtype, _) in _ARRAYS.items():
             columns[name].append(np.asarray(row[name]).astype(dtype))
+        if item.energies is not None:
+            own = np.asarray(item.energies, np.float32)
+            if own.shape != (len(positions),) or not np.isfinite(own).all():
+                raise ShardError(
+                    f"molecule {count}: energies must be {len(positions)} finite numbers"
+                )
+            energies.append(own)
         count += 1
     if count == 0:
         raise ShardError(f"{path}: no molecules to write")
     temporary = path.with_suffix(".partial.npz")
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
+    if len(energies) == count:
+        joined[_ENERGIES] = np.concatenate(energies)
     np.savez_compressed(temporary, allow_pickle=False, format=np.int64(FORMAT), **joined)
     os.replace(temporary, path)
     return count

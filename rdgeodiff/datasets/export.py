@@ -59,7 +59,8 @@ def export_dataset(
     if molecules:
         write_archive(archive or folder / ARCHIVE, molecules)
         write_shard(
-            shard or folder / SHARD, (Reference(featurize(m.mol), m.positions) for m in molecules)
+            shard or folder / SHARD,
+            (Reference(featurize(m.mol), m.positions, m.energies) for m in molecules),
         )
     return Exported(len(good), sum(len(m.positions) for m in molecules), len(bad))
 

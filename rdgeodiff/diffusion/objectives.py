@@ -31,9 +31,23 @@ def draw_sigmas(
     log_std: float = 1.6,
     low: float = 0.002,
     high: float = 13.0,
+    floors: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """(count,) log-normal noise levels in Å, clipped to the range of the schedule."""
+    """(count,) log-normal noise levels in Å, clipped to the range of the schedule.
+
+    Args:
+        count: how many.
+        generator: source of randomness; torch's own by default.
+        log_mean, log_std: of ln σ.
+        low, high: Å.
+        floors: (count,) in Å; each level comes from the part of the distribution above its own.
+    """
     normal = torch.randn(count, generator=generator)
+    if floors is not None:
+        cut = torch.special.ndtr((floors.log() - log_mean) / log_std)
+        above = cut + (1.0 - cut) * torch.special.ndtr(normal)
+        # At a floor of 0 nothing is cut, and the detour over Φ would only cost digits.
+        normal = torch.where(cut > 0, torch.special.ndtri(above.clamp(max=1.0 - 1e-6)), normal)
     return torch.exp(log_mean + log_std * normal).clamp(low, high)
 
 

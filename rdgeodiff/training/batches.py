@@ -41,7 +41,8 @@ class Mixture:
     """Draws batches from weighted shards.
 
     A shard's weight is its share of the training samples; inside a shard all molecules are equally
-    likely, and so are the conformers of a molecule.
+    likely. So are the conformers of a molecule, or they follow Boltzmann's law where a temperature
+    is given and the shard knows their energies.
 
     Args:
         shards: what to draw from.
@@ -50,6 +51,10 @@ class Mixture:
         max_atoms: larger molecules are left out (`left_out` counts them).
         seed: of the whole run.
         log_mean, log_std: of ln σ.
+        floors: lowest σ in Å a shard is good for, one a shard; 0 for all. Geometries of a cheap
+            method still tell how a molecule folds where the noise hides what is wrong with their
+            bonds (Daras et al. 2025, "Ambient Diffusion Omni").
+        temperature: R T in kcal/mol; 0 for conformers that are equally likely.
     """
 
     def __init__(
@@ -62,12 +67,18 @@ class Mixture:
         seed: int = 0,
         log_mean: float = -0.7,
         log_std: float = 1.6,
+        floors: Sequence[float] | None = None,
+        temperature: float = 0.0,
     ) -> None:
         if len(shards) != len(weights) or not shards or min(weights) <= 0:
             raise ValueError("a mixture needs at least one shard and a positive weight for each")
+        if floors is not None and len(floors) != len(shards):
+            raise ValueError("a mixture needs one lowest noise level for each shard")
         self._shards = list(shards)
         self._seed = seed
         self._log_mean, self._log_std = log_mean, log_std
+        self._floors = np.asarray(floors if floors is not None else [0.0] * len(shards), np.float32)
+        self._temperature = temperature
         atoms = np.concatenate([s.n_atoms for s in shards]).astype(int)
         source = np.repeat(np.arange(len(shards)), [len(s) for s in shards])
         local = np.concatenate([np.arange(len(s)) for s in shards])
@@ -105,18 +116,32 @@ class Mixture:
         rows = np.searchsorted(bucket.cdf, rng.random(bucket.size), side="right")
         rows = np.minimum(rows, len(bucket.cdf) - 1)
         graphs, clean = [], np.zeros((bucket.size, bucket.pad, 3), np.float32)
+        floors = torch.from_numpy(self._floors[bucket.source[rows]])
         for k, row in enumerate(rows):
             shard, molecule = self._shards[bucket.source[row]], int(bucket.local[row])
             graphs.append(shard.graph(molecule))
-            which = int(rng.integers(shard.n_confs[molecule]))
+            which = self._conformer(shard, molecule, rng)
             clean[k, : graphs[-1].n_atoms] = shard.conformer(molecule, which)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         return TrainingBatch(
             MolBatch.collate(graphs, pad_atoms=bucket.pad, pad_centers=self._pad_centers),
             torch.from_numpy(clean),
             torch.randn(clean.shape, generator=generator),
-            draw_sigmas(bucket.size, generator, log_mean=self._log_mean, log_std=self._log_std),
+            draw_sigmas(
+                bucket.size,
+                generator,
+                log_mean=self._log_mean,
+                log_std=self._log_std,
+                floors=floors,
+            ),
         )
+
+    def _conformer(self, shard: Shard, molecule: int, rng: np.random.Generator) -> int:
+        energies = shard.energies(molecule) if self._temperature > 0 else None
+        if energies is None:
+            return int(rng.integers(shard.n_confs[molecule]))
+        reached = np.cumsum(np.exp(-energies / self._temperature))
+        return int(np.searchsorted(reached, rng.random() * reached[-1], side="right"))
 
     def stream(self, start: int, stop: int, ahead: int = 4) -> Iterator[TrainingBatch]:
         """Batches of steps start..stop-1, prepared `ahead` in threads."""

@@ -31,6 +31,9 @@ class TrainConfig:
         pair_budget: padded atom pairs a batch.
         max_atoms: larger molecules are left out of training.
         log_mean, log_std: of the log-normal distribution of σ in Å.
+        floors: path of a shard → lowest σ in Å it is used at, for geometries of a cheap method.
+        temperature: R T in kcal/mol at which the conformers of a molecule are drawn, where a shard
+            knows their energies; 0 for conformers that are equally likely.
         clip: largest gradient norm.
         seed: of weights, batches and noise.
         start: name or path of a model whose weights the run begins with; "" for random ones.
@@ -54,6 +57,8 @@ class TrainConfig:
     max_atoms: int = 96
     log_mean: float = -0.7
     log_std: float = 1.6
+    floors: dict[str, float] = field(default_factory=dict)
+    temperature: float = 0.0
     clip: float = 1.0
     seed: int = 0
     start: str = ""
@@ -67,6 +72,10 @@ class TrainConfig:
             raise ValueError(f"unknown objective {self.objective!r}; known: {known}")
         if bool(self.teacher) != bool(self.levels):
             raise ValueError("a teacher and levels go together")
+        if unknown := self.floors.keys() - self.shards.keys():
+            raise ValueError(f"floors name {sorted(unknown)}, which are not among the shards")
+        if min([self.temperature, *self.floors.values()]) < 0:
+            raise ValueError("temperature and floors must not be negative")
         size = architecture(self.architecture).config
         if self.network is None:
             object.__setattr__(self, "network", size())
