@@ -32,7 +32,7 @@ def pairing_of(config: TrainConfig) -> Pairing:
 
 
 def loss_of(network: nn.Module, config: TrainConfig, bf16: bool) -> FieldLoss:
-    """The loss of a network, which may be compiled for a `GraphFieldNetwork`.
+    """The loss of a network.
 
     A `DualEncoderEpsNetwork` computes in float32 in any case: its sums over edges reach thousands.
     """
