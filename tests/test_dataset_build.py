@@ -58,6 +58,32 @@ def test_every_seed_is_a_conformer_or_has_a_cause(tmp_path: Path) -> None:
     assert entries[1].losses == {"SAME_CONFORMER": 4}
 
 
+def test_the_force_field_alone_needs_no_xtb_and_accounts_for_every_seed(
+    tmp_path: Path, xtb: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    lines = ("OCC(O)CCN", "CCB(O)O", "c1ccccc1")
+    made = {}
+    for choose in ("lowest", "spread"):
+        recipe = Recipe(conformers=3, seeds=12, window=8.0, method="mmff94s", choose=choose)
+        made[choose] = build(tmp_path / choose, *lines, recipe=recipe)
+        for entry in made[choose]:
+            assert len(entry.positions) + sum(entry.losses.values()) == entry.drawn == 12
+        assert made[choose][1].cause == "NO_FORCE_FIELD"
+        assert len(made[choose][2].positions) == 1
+        assert (np.diff(made[choose][0].energies) >= 0).all()
+    assert not xtb.exists()
+    low, far = (made[choose][0] for choose in ("lowest", "spread"))
+    assert len(low.positions) == len(far.positions) == 3
+    assert np.abs(low.positions[0] - far.positions[0]).max() < 1e-6
+    assert low.energies[-1] <= far.energies[-1]
+
+
+def test_a_recipe_without_xtb_takes_nothing_of_it() -> None:
+    with pytest.raises(ValueError, match="xtb's"):
+        Recipe(method="mmff94s", gfnff=True)
+
+
 def test_what_is_exported_is_what_was_made(tmp_path: Path) -> None:
     entries = build(tmp_path, "OCC(C)N", "C/C=C/CO")
     written = export_dataset(tmp_path / "out")

@@ -19,7 +19,18 @@ def register_build(actions: Any) -> None:
     build.add_argument("--seeds-from", choices=("etkdg", "diffusion"), default="etkdg")
     build.add_argument("--model", default="default", help="of --seeds-from diffusion")
     build.add_argument("--gfnff", action="store_true", help="GFN-FF before the final method")
-    build.add_argument("--method", choices=("gfn2", "gfn1", "gfnff"), default="gfn2")
+    build.add_argument(
+        "--method",
+        choices=("gfn2", "gfn1", "gfnff", "mmff94s"),
+        default="gfn2",
+        help="of the final geometries and energies; mmff94s needs no xtb (gfn2)",
+    )
+    build.add_argument(
+        "--choose",
+        choices=("spread", "lowest"),
+        default="spread",
+        help="conformers far from each other, or the lowest ones (spread)",
+    )
     build.add_argument(
         "--level",
         choices=("crude", "sloppy", "loose", "normal", "tight", "verytight"),
@@ -60,7 +71,7 @@ def register_build(actions: Any) -> None:
 
 
 def run_build(args: argparse.Namespace) -> int:
-    """SMILES to conformers at GFN2-xTB with energies, and training shards; needs xtb."""
+    """SMILES to conformers with energies, by default GFN2-xTB's (needs xtb), and a shard."""
     from rdgeodiff.datasets.build import build_dataset
     from rdgeodiff.datasets.export import export_dataset
     from rdgeodiff.datasets.recipe import Recipe

@@ -27,7 +27,7 @@ from rdgeodiff.chem.readers import count_molecules, read_molecules
 from rdgeodiff.chem.xtb import XtbProgram
 from rdgeodiff.datasets.journal import Entry, Journal, Totals
 from rdgeodiff.datasets.molecules import Candidate, Gate, RefusedError, graph_keys
-from rdgeodiff.datasets.recipe import Maker, Recipe
+from rdgeodiff.datasets.recipe import MMFF, Maker, Recipe
 from rdgeodiff.datasets.seeds import make_seeds
 from rdgeodiff.screen.beginning import identity_of, locked
 
@@ -80,7 +80,7 @@ def build_dataset(
         The account; an interrupt is told there, all that was settled by then is safe.
 
     Raises:
-        FileNotFoundError: no xtb; says how to install it.
+        FileNotFoundError: no xtb where the recipe needs it; says how to install it.
         JournalError, ManifestError: the folder belongs to another build, or one runs in it.
         ReaderError, ValueError: the call itself is wrong.
     """
@@ -88,7 +88,9 @@ def build_dataset(
     source, folder = Path(source), Path(folder)
     if budget < 0 or jobs < 0 or timeout <= 0:
         raise ValueError("budget and jobs must not be negative, timeout must be above 0")
-    installed("xtb")
+    needs_xtb = recipe.method != MMFF
+    if needs_xtb:
+        installed("xtb")
     excluded = set[str]().union(*(graph_keys(path) for path in exclude))
     header = {
         **_versions(recipe),
@@ -109,7 +111,7 @@ def build_dataset(
                 source,
                 journal,
                 recipe,
-                XtbProgram(timeout, recipe.solvent, scratch.resolve()),
+                XtbProgram(timeout, recipe.solvent, scratch.resolve()) if needs_xtb else None,
                 Gate(recipe.seed, max_heavy_atoms, excluded),
                 time.monotonic() + 3600.0 * budget,
             )
@@ -127,7 +129,7 @@ class _Work:
         source: Path,
         journal: Journal,
         recipe: Recipe,
-        xtb: XtbProgram,
+        xtb: XtbProgram | None,
         gate: Gate,
         deadline: float,
     ) -> None:
@@ -200,6 +202,8 @@ def _versions(recipe: Recipe) -> dict[str, str]:
             found[f"{name}_version"] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[f"{name}_version"] = "unknown"
+    if recipe.method == MMFF:
+        return {**found, "theory": recipe.theory}
     words = subprocess.run(
         [installed("xtb"), "--version"], capture_output=True, text=True, check=False, timeout=60
     ).stdout.split()

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from rdgeodiff.chem.xtb import HARTREE
-from rdgeodiff.datasets.recipe import Made
+from rdgeodiff.datasets.made import Made
 
 NAME = "molecules.jsonl"
 FORMAT = 1

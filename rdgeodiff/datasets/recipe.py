@@ -9,8 +9,7 @@ import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 
 import numpy as np
 from rdkit import Chem
@@ -20,24 +19,16 @@ from rdgeodiff.chem.relax import NoForceFieldError, relax_positions
 from rdgeodiff.chem.stereo import stereo_tables
 from rdgeodiff.chem.verdict import Judge
 from rdgeodiff.chem.xtb import LEVELS, METHODS, NAMES, BondGraph, XtbProgram
+from rdgeodiff.datasets.made import Loss, Made
 from rdgeodiff.datasets.molecules import Candidate
 from rdgeodiff.datasets.seeds import SEED_SOURCES, SeedSource
 from rdgeodiff.datasets.selection import distinct, spread
 
 logger = logging.getLogger(__name__)
 
+MMFF = "mmff94s"  # the method that needs no xtb
+CHOICES = ("spread", "lowest")
 _FARTHEST = 32.7  # Å from the centroid, as 16 bits of 0.001 Å hold
-
-
-class Loss(StrEnum):
-    """Why a seed is no conformer in the end, besides the causes of a verdict and of xtb."""
-
-    BONDS_CHANGED = "BONDS_CHANGED"
-    SAME_CONFORMER = "SAME_CONFORMER"
-    ABOVE_WINDOW = "ABOVE_WINDOW"
-    NOT_NEEDED = "NOT_NEEDED"
-    TOO_WIDE = "TOO_WIDE"
-    NO_SEEDS = "NO_SEEDS"
 
 
 @dataclass(frozen=True)
@@ -51,7 +42,9 @@ class Recipe:
         model: of diffusion seeds.
         window: kcal/mol above the lowest that are kept; twice as much after a force field.
         gfnff: optimise with GFN-FF before the costlier method.
-        method: one of `METHODS`, of the final geometries and energies.
+        method: of the final geometries and energies: one of `METHODS`, or `MMFF` for the force
+            field's own, which takes a hundredth of the time and teaches how molecules fold.
+        choose: one of `CHOICES`: the lowest and then what is furthest from it, or the lowest ones.
         level: one of `LEVELS`, of the final optimisation.
         solvent: ALPB solvent of xtb, "" for the gas phase.
         metadynamics: ps of a GFN-FF run from each of the first seeds that adds as many snapshots
@@ -67,6 +60,7 @@ class Recipe:
     window: float = 6.0
     gfnff: bool = False
     method: str = "gfn2"
+    choose: str = "spread"
     level: str = "normal"
     solvent: str = ""
     metadynamics: float = 0.0
@@ -76,11 +70,14 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, known in (
             ("seeds_from", SEED_SOURCES),
-            ("method", tuple(METHODS)),
+            ("method", (*METHODS, MMFF)),
+            ("choose", CHOICES),
             ("level", LEVELS),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, not of {', '.join(known)}")
+        if self.method == MMFF and (self.gfnff or self.solvent or self.metadynamics):
+            raise ValueError(f"gfnff, solvent and metadynamics are xtb's, and {MMFF} is without it")
         if min(self.conformers, self.seeds, self.runs) < 1:
             raise ValueError("conformers, seeds and runs must be at least 1")
         if not (self.window > 0 and self.metadynamics >= 0):
@@ -89,6 +86,8 @@ class Recipe:
     @property
     def theory(self) -> str:
         """The level of theory, for people."""
+        if self.method == MMFF:
+            return "MMFF94s"
         before = "GFN-FF, then " if self.gfnff and self.method != "gfnff" else ""
         medium = f", {self.solvent}" if self.solvent else ""
         return f"{before}{NAMES[self.method]} ({self.level}{medium})"
@@ -96,37 +95,6 @@ class Recipe:
     def to_dict(self) -> dict[str, object]:
         """Plain values, for a header."""
         return dataclasses.asdict(self)
-
-
-@dataclass
-class Made:
-    """What became of one molecule.
-
-    Attributes:
-        smiles: with all stereo chosen; the last one tried, where no seeds could be drawn.
-        positions: arrays (N, 3) in Å by rising energy, atoms in the order of `smiles`.
-        energies: (C,) total energies in kcal/mol.
-        drawn: seeds asked for, snapshots of metadynamics included.
-        losses: cause → seeds that are no conformers; with those kept they are `drawn`.
-        unrelaxed: MMFF94s has no parameters, and the seeds went on as they were.
-    """
-
-    smiles: str = ""
-    positions: list[np.ndarray] = field(default_factory=list)
-    energies: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    drawn: int = 0
-    losses: Counter[str] = field(default_factory=Counter)
-    unrelaxed: bool = False
-
-    @property
-    def cause(self) -> str | None:
-        """Why there are none: the commonest cause; None where there are some."""
-        if self.positions:
-            return None
-        # A seed that equals another one, or lies above it, is not what emptied the molecule.
-        late = (Loss.SAME_CONFORMER, Loss.ABOVE_WINDOW, Loss.NOT_NEEDED)
-        early = Counter({cause: n for cause, n in self.losses.items() if cause not in late})
-        return early.most_common(1)[0][0] if early else str(Loss.NO_SEEDS)
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
@@ -138,7 +106,7 @@ class Maker:
 
     Args:
         recipe: what to do.
-        xtb: the program.
+        xtb: the program; None where the recipe does without.
         source: draws seeds.
         stopping: asked before every costly step; True gives the molecule up.
     """
@@ -146,11 +114,19 @@ class Maker:
     def __init__(
         self,
         recipe: Recipe,
-        xtb: XtbProgram,
+        xtb: XtbProgram | None,
         source: SeedSource,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._recipe, self._xtb, self._source, self._stopping = recipe, xtb, source, stopping
+        if xtb is None and recipe.method != MMFF:
+            raise ValueError(f"the method {recipe.method} needs xtb")
+        self._recipe, self._source, self._stopping = recipe, source, stopping
+        self._program = xtb
+
+    @property
+    def _xtb(self) -> XtbProgram:
+        assert self._program is not None
+        return self._program
 
     def make(self, candidate: Candidate) -> Made:
         """Conformers of one stereoisomer of `candidate`; raises Stopped."""
@@ -172,7 +148,9 @@ class Maker:
         if recipe.gfnff and recipe.method != "gfnff":
             pool, energies = self._optimised(mol, pool, made, checks, "gfnff", "normal", len(pool))
             pool, energies = self._thinned(mol, pool, energies, made, 2 * recipe.window)
-        if energies is not None:
+        if recipe.method == MMFF:
+            return self._chosen(mol, pool, energies, made)
+        if energies is not None and recipe.choose == "spread":
             pool = [pool[k] for k in spread(mol, pool)]
         pool, energies = self._optimised(
             mol, pool, made, checks, recipe.method, recipe.level, recipe.conformers
@@ -197,6 +175,21 @@ class Maker:
             made,
             2 * self._recipe.window,
         )
+
+    def _chosen(
+        self, mol: Chem.Mol, pool: list[np.ndarray], energies: np.ndarray | None, made: Made
+    ) -> Made:
+        """The force field's conformers, as they are."""
+        if energies is None:
+            made.losses[Loss.NO_FORCE_FIELD] += len(pool)
+            return made
+        pool, energies = self._thinned(mol, pool, energies, made, self._recipe.window)
+        order = spread(mol, pool) if self._recipe.choose == "spread" else range(len(pool))
+        kept = sorted(order[: self._recipe.conformers])  # by rising energy
+        if len(kept) < len(pool):
+            made.losses[Loss.NOT_NEEDED] += len(pool) - len(kept)
+        made.positions, made.energies = [pool[k] for k in kept], energies[kept]
+        return self._fitting(made)
 
     def _optimised(
         self,
