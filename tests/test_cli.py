@@ -10,14 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import embedded, tiny_network
+import torch
+from helpers import embedded, positions_of, tiny_network
 from rdkit import Chem
 
 from rdgeodiff import embed_file
 from rdgeodiff.checkpoint import load_model, save_model
+from rdgeodiff.chem.featurize import featurize
 from rdgeodiff.chem.readers import ReaderError, read_molecules
 from rdgeodiff.cli import main
-from rdgeodiff.data.shards import read_shard
+from rdgeodiff.data.shards import Reference, read_shard, write_shard
 from rdgeodiff.results import EmbedResult
 from rdgeodiff.training.config import TrainConfig
 from rdgeodiff.training.loop import Trainer
@@ -252,6 +254,36 @@ def test_dataset_train_and_export(
     trainer = Trainer(TrainConfig.load(path), run, compiled=False, bf16=False)
     for name, value in model.network.named_parameters():
         assert value.equal(trainer.average[name]), name
+
+
+def test_export_of_several_runs_is_their_mean(tmp_path: Path) -> None:
+    mols = [embedded("CCO", 2)]
+    shard = tmp_path / "shard.npz"
+    write_shard(shard, [Reference(featurize(m), positions_of(m)) for m in mols])
+    network = {"width": 16, "node_width": 24, "layers": 1, "radial": 8}
+    config = {"shards": {str(shard): 1.0}, "steps": 2, "pair_budget": 2000, "network": network}
+    path = tmp_path / "config.json"
+    runs = [tmp_path / "one", tmp_path / "two"]
+    for seed, run in enumerate(runs):
+        path.write_text(json.dumps({**config, "seed": seed}))
+        call = ["train", "--config", str(path), "--out", str(run), "--no-compile", "--no-bf16"]
+        assert main([*call, "--quiet"]) == 0
+    assert main(["export", *map(str, runs), str(tmp_path / "model")]) == 0
+    model = load_model(tmp_path / "model.json")
+    one, two = (
+        Trainer(TrainConfig.load(run / "config.json"), run, compiled=False, bf16=False)
+        for run in runs
+    )
+    for name, value in model.network.named_parameters():
+        mean = (one.average[name] + two.average[name]) / 2
+        assert torch.allclose(value, mean, atol=1e-7), name
+    assert not all(torch.equal(one.average[name], two.average[name]) for name in one.average)
+    assert [run["seed"] for run in model.info["training"]["mean_of"]] == [0, 1]
+
+    other = json.loads((runs[1] / "config.json").read_text())
+    (runs[1] / "config.json").write_text(json.dumps({**other, "objective": "chain_rule"}))
+    assert main(["export", *map(str, runs), str(tmp_path / "bad")]) == 2
+    assert not (tmp_path / "bad.json").exists()
 
 
 def test_info_names_versions(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -341,6 +342,30 @@ def test_interrupted_saves_are_recovered(tmp_path):
 def test_killed_in_its_very_first_save(config, tmp_path):
     (tmp_path / "state.partial").mkdir()
     assert _trainer(config, tmp_path).step == 0
+
+
+def test_a_run_that_is_told_to_end_saves_first(config, tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text(dataclasses.replace(config, steps=1_000_000).to_json())
+    run = tmp_path / "run"
+    call = ["train", "--config", str(file), "--out", str(run), "--no-compile", "--no-bf16"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "rdgeodiff", *call, "--threads", "1", "--quiet"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log = run / "log.jsonl"
+    try:
+        deadline = time.monotonic() + 120
+        while not log.exists() and child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        child.terminate()
+        _, said = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    assert child.returncode == 130 and "interrupted" in said
+    state = load_state(run / "state")
+    assert state is not None and state[1]["step"] >= 50
 
 
 IMPORT_ALONE = """

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import signal
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from rdgeodiff.commands.common import DONE, add_command, device_of, set_threads
@@ -50,7 +52,12 @@ def register(commands: Any) -> None:
     train.add_argument("--no-bf16", dest="bf16", action="store_false")
 
     export = add_command(commands, "export", run_export)
-    export.add_argument("run_folder", metavar="RUN", help="folder of a training run")
+    export.add_argument(
+        "run_folders",
+        nargs="+",
+        metavar="RUN",
+        help="folder of a training run; of several that began alike, the mean of their weights",
+    )
     export.add_argument("stem", help="writes STEM.safetensors and STEM.json")
 
 
@@ -66,10 +73,19 @@ def run_train(args: argparse.Namespace) -> int:
         compiled=args.compile,
         bf16=args.bf16,
     )
+    # Batch systems and `kill` ask to stop this way, and a shell's background job hears no Ctrl-C.
+    before = signal.signal(signal.SIGTERM, _interrupt)
     seconds = float("inf") if args.minutes is None else 60.0 * args.minutes
-    trainer.run(max_seconds=seconds, progress=not args.quiet)
+    try:
+        trainer.run(max_seconds=seconds, progress=not args.quiet)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     print(f"step {trainer.step}, {trainer.samples} samples, {trainer.skipped} steps skipped")
     return DONE
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _config(args: argparse.Namespace) -> Any:
@@ -122,27 +138,44 @@ def _sampling(config: Any) -> Any:
     return Sampling("ddim", len(levels), sigma_min=levels[-1], sigma_max=levels[0])
 
 
-def run_export(args: argparse.Namespace) -> int:
-    """Averaged weights of a run as a model; needs no RDKit."""
-    from rdgeodiff.architectures import EdgeScoreProcess, architecture
-    from rdgeodiff.checkpoint import save_model
+def _finished(folder: Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """Config, averaged weights by name, and counts of the run in `folder`."""
     from rdgeodiff.training.config import TrainConfig
     from rdgeodiff.training.state import load_state
 
-    folder = Path(args.run_folder)
     config = TrainConfig.load(folder / "config.json")
     state = load_state(folder / "state")
     if state is None:
         raise ValueError(f"{folder}: holds no training state")
     tensors, meta = state
-    network = architecture(config.architecture).network(config.network)
     prefix = "average."
     average = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    problems = network.load_state_dict(average, strict=False)
+    return config, average, meta
+
+
+def run_export(args: argparse.Namespace) -> int:
+    """Averaged weights of a run as a model; needs no RDKit."""
+    import torch
+
+    from rdgeodiff.architectures import EdgeScoreProcess, architecture
+    from rdgeodiff.checkpoint import save_model
+
+    runs = [_finished(Path(folder)) for folder in args.run_folders]
+    config, weights, meta = runs[0]
+    for folder, (other, _, _) in zip(args.run_folders, runs, strict=True):
+        if (other.network, other.objective) != (config.network, config.objective):
+            raise ValueError(f"{folder}: not of the same network and objective as the first run")
+    if len(runs) > 1:
+        # Runs that part late end in one basin, and their mean lies lower in it than each
+        # (Wortsman et al. 2022, "Model soups").
+        weights = {k: torch.stack([w[k] for _, w, _ in runs]).mean(0) for k in weights}
+        meta = {**meta, "mean_of": [{"seed": c.seed, **m} for c, _, m in runs]}
+    network = architecture(config.architecture).network(config.network)
+    problems = network.load_state_dict(weights, strict=False)
     # A run keeps parameters only; buffers are constants.
     missing = {name for name, _ in network.named_parameters()} & set(problems.missing_keys)
     if missing or problems.unexpected_keys:
-        raise ValueError(f"{folder}: the state does not fit its config.json ({problems})")
+        raise ValueError(f"{args.run_folders[0]}: the state does not fit its config ({problems})")
     training = json.loads(config.to_json())
     del training["network"]
     # Paths say where data lay on one machine; names say what it was.
