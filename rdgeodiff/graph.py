@@ -123,7 +123,7 @@ class MolBatch:
         n_max = max(g.n_atoms for g in graphs)
         s_max = max(len(g.parities) for g in graphs)
         n_pad = n_max if pad_atoms is None else pad_atoms
-        s_pad = max(s_max, 1) if pad_centers is None else pad_centers
+        s_pad = s_max if pad_centers is None else pad_centers
         if n_max > n_pad or s_max > s_pad:
             raise GraphError(f"{n_max} atoms, {s_max} centres do not fit {n_pad}, {s_pad}")
         b = len(graphs)

@@ -167,7 +167,7 @@ CLUSTER = pytest.param(True, id="torch-cluster")
 def test_edge_list_equals_dense(use_cluster):
     if use_cluster:
         pytest.importorskip("torch_cluster")
-    network = tiny_network(cutoff=5.0)
+    network = tiny_network(cutoff=5.0, vectors=3)
     long_chain = embedded("C" * 16)
     graphs = [featurize(long_chain), graph_of(CENTERS), graph_of("CC.CC"), graph_of("O")]
     batch = MolBatch.collate(graphs)

@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from rdgeodiff.graph import NODE_DIM, PAIR_DIM, MolBatch, node_features
 from rdgeodiff.nn.neighbors import DensePairs, EdgePairs, Pairs
+from rdgeodiff.nn.vector_terms import StereoTerm, VectorTerm, Volumes, unit_volumes
 
 
 @dataclass(frozen=True)
@@ -68,101 +69,6 @@ class RadialBasis(nn.Module):
         return torch.exp2(exponent * (log_distance - self.centers) ** 2)
 
 
-class StereoTerm(nn.Module):
-    """Pushes specified centres towards their hand.
-
-    The signed volume of a centre's neighbours, times the demanded sign, is an even quantity (it
-    does not change when both the molecule and its tags are mirrored); so is the gradient of the
-    volume times the sign a proper vector. Both may therefore enter an equivariant layer.
-    """
-
-    def __init__(self, node_width: int, hidden: int = 32) -> None:
-        super().__init__()
-        self.center = nn.Linear(node_width, hidden)
-        self.neighbor = nn.Linear(node_width, hidden, bias=False)
-        self.volume = nn.Linear(2, hidden, bias=False)
-        self.push = nn.Linear(hidden, 2)
-        self.tell = nn.Linear(2, node_width, bias=False)
-        nn.init.zeros_(self.push.weight)
-        nn.init.zeros_(self.push.bias)
-
-    def forward(
-        self, h: torch.Tensor, frames: tuple[torch.Tensor, torch.Tensor], batch: MolBatch
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Updates (B, N, node_width) of h and (B, N, 3) of x from the two coordinate `frames`."""
-        views = [_unit_volume(x, batch.centers) for x in frames]
-        sign = batch.parities.unsqueeze(-1)
-        volumes = torch.stack([v for v, _ in views], -1) * sign  # (B, S, 2)
-        index = batch.centers[..., 0:1].expand(-1, -1, h.shape[-1])
-        told = torch.zeros_like(h).scatter_add(1, index, self.tell(volumes).to(h.dtype))
-
-        center = h.gather(1, index).unsqueeze(2)
-        ligands = batch.centers[..., 1:].flatten(1, 2)
-        around = h.gather(1, ligands.unsqueeze(-1).expand(-1, -1, h.shape[-1]))
-        hidden = self.center(center) + self.neighbor(around).unflatten(1, (-1, 4))
-        strength = self.push(functional.silu(hidden + self.volume(volumes).unsqueeze(2))).float()
-        move = sum(
-            strength[..., k : k + 1] * gradient * sign.unsqueeze(2)
-            for k, (_, gradient) in enumerate(views)
-        )
-        moved = torch.zeros_like(frames[0]).scatter_add(
-            1, ligands.unsqueeze(-1).expand(-1, -1, 3), move.flatten(1, 2)
-        )
-        return told, moved
-
-
-def _unit_volume(x: torch.Tensor, centers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Signed volume (B, S) of the unit vectors from a centre to its neighbours, and its gradient
-    (B, S, 4, 3) with respect to those vectors; scale-free, hence bounded at every noise level."""
-    batch, count, _ = centers.shape
-    points = x.gather(1, centers.reshape(batch, -1, 1).expand(-1, -1, 3)).view(batch, count, 5, 3)
-    arms = points[:, :, 1:] - points[:, :, :1]
-    arms = arms / torch.sqrt(arms.square().sum(-1, keepdim=True) + 1e-3)
-    a, b, c, d = arms.unbind(2)
-    ga, gb, gc = (torch.linalg.cross(p - d, q - d) for p, q in ((b, c), (c, a), (a, b)))
-    gradient = torch.stack([ga, gb, gc, -(ga + gb + gc)], 2)
-    return ((a - d) * ga).sum(-1), gradient
-
-
-class VectorTerm(nn.Module):
-    """Lets atoms collect and pass on vectors, which no sum over distances alone can tell apart.
-
-    All vectors are sums of difference vectors with invariant weights, so they turn with the
-    molecule and are mirrored with it.
-    """
-
-    def __init__(self, count: int, node_width: int) -> None:
-        super().__init__()
-        self.count = count
-        self.mix = nn.Parameter(torch.eye(count) + 0.1 * torch.randn(count, count))
-        self.push = nn.Linear(node_width, count)
-        nn.init.zeros_(self.push.weight)
-        nn.init.zeros_(self.push.bias)
-
-    def forward(
-        self,
-        h: torch.Tensor,
-        v: torch.Tensor,
-        weights: torch.Tensor,
-        direction: torch.Tensor,
-        envelope: torch.Tensor,
-        pairs: Pairs,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Collect with pair `weights` (..., 2 K).
-
-        Returns:
-            New vectors (B, N, K, 3), their invariants (B, N, K) and a coordinate step (B, N, 3).
-        """
-        a, b = weights.unsqueeze(-1).chunk(2, -2)
-        carried = a * direction.unsqueeze(-2) + b * pairs.at_j(v)
-        collected = pairs.weighted_sum(envelope, carried.flatten(-2)).unflatten(-1, (-1, 3))
-        v = v + 0.3 * collected
-        mixed = torch.einsum("bnkc,kl->bnlc", v, self.mix)
-        invariants = torch.tanh((v * mixed).sum(-1) * 0.1)
-        step = (self.push(h).float().unsqueeze(-1) * mixed).sum(-2) * 0.1
-        return v, invariants, step
-
-
 class GraphFieldLayer(nn.Module):
     """One GFN layer over all pairs of a batch."""
 
@@ -175,6 +81,9 @@ class GraphFieldLayer(nn.Module):
         self.at_j = nn.Linear(node, width, bias=False)
         self.radial = nn.Linear(config.radial, width, bias=False)
         self.message = nn.Linear(width, width)
+        # Per pair: Φ_x along the running and the seen difference, attention, and for each vector
+        # the weights of the direction and of the other atom's vector.
+        self.collected = 3 + config.vectors
         self.weights = nn.Linear(width, 3 + 2 * config.vectors)
         self.update = nn.Sequential(
             nn.Linear(node + width + config.vectors, 2 * node), nn.SiLU(), nn.Linear(2 * node, node)
@@ -212,17 +121,23 @@ class GraphFieldLayer(nn.Module):
         hidden = functional.hardswish(first, inplace=in_place)
         m = functional.hardswish(self.message(hidden), inplace=in_place)  # Φ_m
         weights = self.weights(m).float()
-        near, far, gate = weights[..., :3].unbind(-1)  # Φ_x along both differences; attention
+        gate, carry = weights[..., 2], weights[..., self.collected :]
         direction = difference * torch.rsqrt(squared + 1e-2).unsqueeze(-1)
-        step = pairs.weighted_sum(near * seen.envelope, direction)
-        step = step + pairs.weighted_sum(far * seen.envelope, seen.direction)
-        gathered = pairs.weighted_sum(torch.sigmoid(gate) * seen.envelope, m)
-        told, pushed = self.stereo(g, (x, seen.x), batch)
-        read = [g + told, gathered.to(g.dtype) * 0.3]
+        both = torch.cat([direction * seen.envelope.unsqueeze(-1), seen.faded], -1)
+        # Of one product: Φ_x along either difference, and what vectors collect of directions.
+        sums = pairs.outer_sum(weights[..., : self.collected], both)
+        step = sums[:, :, 0, :3] + sums[:, :, 1, 3:]
+        gathered = pairs.weighted_sum(torch.sigmoid(gate) * seen.envelope, m)  # attention
+        read = [g, gathered.to(g.dtype) * 0.3]
+        pushed = torch.zeros_like(step)
+        if seen.volumes is not None:
+            views = (unit_volumes(x, batch.centers), seen.volumes)
+            told, pushed = self.stereo(g, views, batch)
+            read[0] = g + told
         if self.vectors is not None:
-            v, invariants, carried = self.vectors(
-                g, v, weights[..., 3:], direction, seen.envelope, pairs
-            )
+            collected = sums[:, :, 3:, :3]
+            collected = collected + pairs.carried_sum(carry * seen.envelope.unsqueeze(-1), v)
+            v, invariants, carried = self.vectors(g, v, collected)
             pushed = pushed + carried
             read.append(invariants.to(g.dtype))
         h = h + self.update(torch.cat(read, -1))  # Φ_h
@@ -231,11 +146,17 @@ class GraphFieldLayer(nn.Module):
 
 @dataclass
 class GeometryIn:
-    """What the layers read of the noisy input: positions, directions and pair weights."""
+    """What the layers read of the noisy input.
 
-    x: torch.Tensor
-    direction: torch.Tensor
+    Attributes:
+        envelope: (...) weights of pairs.
+        faded: (..., 3) unit differences times `envelope`.
+        volumes: of specified centres; None where the batch has none.
+    """
+
     envelope: torch.Tensor
+    faded: torch.Tensor
+    volumes: Volumes | None
 
 
 class GraphFieldNetwork(nn.Module):
@@ -278,10 +199,11 @@ class GraphFieldNetwork(nn.Module):
         time = self.time(torch.exp(-0.5 * offset**2))
         seen_difference = pairs.difference(x_in)
         squared = seen_difference.square().sum(-1)
+        envelope = pairs.envelope(torch.sqrt(squared + 1e-12))
         seen = GeometryIn(
-            x_in,
-            seen_difference * torch.rsqrt(squared + 1e-2).unsqueeze(-1),
-            pairs.envelope(torch.sqrt(squared + 1e-12)),
+            envelope,
+            seen_difference * (torch.rsqrt(squared + 1e-2) * envelope).unsqueeze(-1),
+            unit_volumes(x_in, batch.centers) if batch.parities.shape[1] else None,
         )
         static = torch.cat([pairs.features, self.basis(squared)], -1)
         weights = self.pair.weight.chunk(len(self.layers))

@@ -29,9 +29,6 @@ class Pairs(Protocol):
     def combine(self, at_i: torch.Tensor, at_j: torch.Tensor) -> torch.Tensor:
         """Sum (..., F) of two node arrays (B, N, F) over each pair."""
 
-    def at_j(self, values: torch.Tensor) -> torch.Tensor:
-        """What (B, N, ...) the second atom of each pair holds, to be broadcast to (..., ...)."""
-
     def difference(self, x: torch.Tensor) -> torch.Tensor:
         """x_i − x_j, (..., 3)."""
 
@@ -40,6 +37,12 @@ class Pairs(Protocol):
 
     def weighted_sum(self, weight: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Σ_j weight_ij values_ij, (B, N, F)."""
+
+    def outer_sum(self, weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Σ_j weights_ij ⊗ values_ij, (B, N, K, C), of pair arrays (..., K) and (..., C)."""
+
+    def carried_sum(self, weights: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Σ_j weights_ijk v_jk, (B, N, K, C), of a pair array (..., K) and v (B, N, K, C)."""
 
 
 def cosine_envelope(distance: torch.Tensor, cutoff: float) -> torch.Tensor:
@@ -61,9 +64,6 @@ class DensePairs:
     def combine(self, at_i: torch.Tensor, at_j: torch.Tensor) -> torch.Tensor:
         return at_i.unsqueeze(2) + at_j.unsqueeze(1)
 
-    def at_j(self, values: torch.Tensor) -> torch.Tensor:
-        return values.unsqueeze(1)
-
     def difference(self, x: torch.Tensor) -> torch.Tensor:
         return x.unsqueeze(2) - x.unsqueeze(1)
 
@@ -73,6 +73,12 @@ class DensePairs:
 
     def weighted_sum(self, weight: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         return (weight.unsqueeze(-2).to(values.dtype) @ values).squeeze(-2)
+
+    def outer_sum(self, weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        return weights.mT @ values
+
+    def carried_sum(self, weights: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return (weights.permute(0, 3, 1, 2) @ v.transpose(1, 2)).transpose(1, 2)
 
 
 class EdgePairs:
@@ -102,9 +108,6 @@ class EdgePairs:
     def combine(self, at_i: torch.Tensor, at_j: torch.Tensor) -> torch.Tensor:
         return at_i.flatten(0, 1)[self.i] + at_j.flatten(0, 1)[self.j]
 
-    def at_j(self, values: torch.Tensor) -> torch.Tensor:
-        return values.flatten(0, 1)[self.j]
-
     def difference(self, x: torch.Tensor) -> torch.Tensor:
         flat = x.flatten(0, 1)
         return flat[self.i] - flat[self.j]
@@ -113,10 +116,18 @@ class EdgePairs:
         return torch.where(self._local, 1.0, cosine_envelope(distance, self.cutoff))
 
     def weighted_sum(self, weight: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        rows = self._shape[0] * self._shape[1]
-        total = values.new_zeros(rows, values.shape[-1])
-        total.index_add_(0, self.i, weight.unsqueeze(-1).to(values.dtype) * values)
-        return total.view(*self._shape, -1)
+        return self._sum(weight.unsqueeze(-1).to(values.dtype) * values)
+
+    def outer_sum(self, weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        return self._sum(weights.unsqueeze(-1) * values.unsqueeze(-2))
+
+    def carried_sum(self, weights: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return self._sum(weights.unsqueeze(-1) * v.flatten(0, 1)[self.j])
+
+    def _sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Of values (E, ...) over the second atoms of pairs: (B, N, ...)."""
+        total = values.new_zeros(self._shape[0] * self._shape[1], *values.shape[1:])
+        return total.index_add_(0, self.i, values).unflatten(0, self._shape)
 
 
 def _near_pairs(
