@@ -1,21 +1,25 @@
 """The speed front: seconds per conformer against atoms, n, molecules and steps, with the quality.
 
     python benchmarks/speed.py [--parts atoms counts molecules steps] [--threads 1 2]
-        [--model NAME] [--langevin STEM] [--out benchmarks/results]
+        [--model NAME] [--langevin STEM] [--most-atoms 200] [--repeats 3]
+        [--out benchmarks/results]
 
-Medians of --repeats, the methods taking turns so that a busy machine slows all of them. Loading the
-model is not timed; checks, resampling and writing conformers are. --langevin names a model of the
-original's type, which then runs its 5000 steps on the two smallest molecules of the ladder.
-Writes speed.json, speed.md and speed.png into --out.
+Medians of --repeats, the methods taking turns so that a busy machine slows all of them; what takes
+longer than half a minute is measured once. Loading the model is not timed; checks, resampling and
+writing conformers are. The part `steps` draws every conformer once, so that what few steps cost
+in quality shows as conformers that fail the checks. --langevin names a model of the original's
+type, which then runs its 5000 steps on the two smallest molecules of the ladder. Writes speed.json
+(after every row), speed.md and speed.png into --out.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +54,9 @@ METHODS = {
     "ETKDGv3": ("etkdg", {}),
     "ETKDGv3 + MMFF94s": ("etkdg+mmff", {}),
 }
+# Beyond, single precision tells nothing new and takes minutes.
+FLOAT32_ATOMS, FLOAT32_COUNT = 80, 100
+LONG = 30.0  # s
 STEPS = (2, 4, 8, 15, 25)
 COUNTS = (1, 3, 10, 30, 100, 300, 1000)
 MOLECULES = (1, 4, 16, 64, 256)
@@ -65,45 +72,45 @@ def main() -> None:
     parser.add_argument("--model", default="default")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--most-atoms", type=int, default=200)
     parser.add_argument("--langevin", help="a model of the original's type")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     store = args.out / "speed.json"
     results = json.loads(store.read_text()) if store.exists() else {}
-    for part in args.parts:
-        results[part] = parts[part](args)
-        store.write_text(json.dumps(results, indent=1) + "\n")
     if args.langevin:
-        results["langevin"] = _langevin(args)
-        store.write_text(json.dumps(results, indent=1) + "\n")
-    (args.out / "speed.md").write_text(_page(results))
+        parts["langevin"] = _langevin
+        args.parts = [*args.parts, "langevin"]
+    for part in args.parts:
+        results[part] = []
+        for row in parts[part](args):
+            results[part].append(row)
+            store.write_text(json.dumps(results, indent=1) + "\n")
+    (args.out / "speed.md").write_text(_page(results, args.model))
     _plot(results, args.out / "speed.png")
 
 
-def _atoms(args: argparse.Namespace) -> list[Row]:
-    rows = []
+def _atoms(args: argparse.Namespace) -> Iterator[Row]:
     for name, smiles in tqdm(LADDER.items(), desc="atoms"):
         mol = _mol(smiles)
-        for threads in args.threads:
-            rows += _turns(args, mol, 10, threads, molecule=name, atoms=mol.GetNumAtoms())
-    return rows
+        if mol.GetNumAtoms() <= args.most_atoms:
+            for threads in args.threads:
+                labels = {"molecule": name, "atoms": mol.GetNumAtoms()}
+                yield from _turns(args, mol, 10, threads, labels)
 
 
-def _counts(args: argparse.Namespace) -> list[Row]:
+def _counts(args: argparse.Namespace) -> Iterator[Row]:
     mol = _mol(LADDER["aspirin"])
-    rows = []
     for count in tqdm(COUNTS, desc="counts"):
-        rows += _turns(args, mol, count, max(args.threads), conformers=count)
-    return rows
+        yield from _turns(args, mol, count, max(args.threads), {"conformers": count})
 
 
-def _molecules(args: argparse.Namespace) -> list[Row]:
+def _molecules(args: argparse.Namespace) -> Iterator[Row]:
     """One conformer of each of several molecules in one call, as in a screen."""
     pool = [r.mol for r in read_archive(DATA / "val_qm9.npz")]
     threads = max(args.threads)
     torch.set_num_threads(threads)
-    rows = []
     for number in tqdm(MOLECULES, desc="molecules"):
         mols = [Chem.Mol(pool[k % len(pool)]) for k in range(number)]
         settings = {"model": args.model, "device": args.device, "numThreads": threads}
@@ -112,20 +119,24 @@ def _molecules(args: argparse.Namespace) -> list[Row]:
             return sum(len(r.conf_ids) for r in EmbedMoleculesDiffusion(mols, 1, **settings))
 
         seconds = _median(draw, args.repeats)
-        rows.append({"molecules": number, "seconds_per_conformer": seconds, "threads": threads})
-    return rows
+        yield {"molecules": number, "seconds_per_conformer": seconds, "threads": threads}
 
 
-def _steps(args: argparse.Namespace) -> list[Row]:
-    """Quality and time of fewer network calls; as many conformers as twice the references."""
+def _steps(args: argparse.Namespace) -> Iterator[Row]:
+    """Quality and time of fewer network calls; as many draws as twice the references."""
     threads = max(args.threads)
     torch.set_num_threads(threads)
-    rows = []
     sets = (("val_qm9", 3, 0.5), ("val_drugs", 4, 1.25))
     for name, every, delta in sets:
         references = list(read_archive(DATA / f"{name}.npz"))[::every]
-        variants = [("rdgeodiff", "diffusion", {"steps": s, "model": args.model}) for s in STEPS]
-        variants += [("rdgeodiff fast", "diffusion", {"model": "fast"}), ("ETKDGv3", "etkdg", {})]
+        once = {"maxIterations": 1}
+        variants = [
+            ("rdgeodiff", "diffusion", {"steps": s, "model": args.model, **once}) for s in STEPS
+        ]
+        variants += [
+            ("rdgeodiff fast", "diffusion", {"model": "fast", **once}),
+            ("ETKDGv3", "etkdg", {}),
+        ]
         for label, method, options in tqdm(variants, desc=name):
             generator = make_generator(method, threads=threads, **options)
             mols, counts = [r.mol for r in references], [2 * len(r.positions) for r in references]
@@ -136,52 +147,47 @@ def _steps(args: argparse.Namespace) -> list[Row]:
             ]
             total = summarize(scores)
             delivered = sum(len(m.positions) for m in made)
-            raw = sum(m.raw_samples or 0 for m in made)
-            rows.append(
-                {
-                    "set": name,
-                    "molecules": len(references),
-                    "delta": delta,
-                    "method": label,
-                    "steps": options.get("steps", 0),
-                    "cov_r": total.cov_r[0].mean,
-                    "mat_r": total.mat_r.mean,
-                    "cov_p": total.cov_p[0].mean,
-                    "mat_p": total.mat_p.mean,
-                    "delivered": 100.0 * delivered / sum(counts),
-                    "drawn_per_conformer": raw / max(delivered, 1) if raw else None,
-                    "seconds_per_conformer": sum(m.seconds for m in made) / max(delivered, 1),
-                }
-            )
-    return rows
+            yield {
+                "set": name,
+                "molecules": len(references),
+                "delta": delta,
+                "method": label,
+                "steps": options.get("steps", 0),
+                "cov_r": total.cov_r[0].mean,
+                "mat_r": total.mat_r.mean,
+                "cov_p": total.cov_p[0].mean,
+                "mat_p": total.mat_p.mean,
+                "delivered": 100.0 * delivered / sum(counts),
+                "seconds_per_draw": sum(m.seconds for m in made) / sum(counts),
+            }
 
 
-def _langevin(args: argparse.Namespace) -> list[Row]:
-    rows = []
+def _langevin(args: argparse.Namespace) -> Iterator[Row]:
     for name in list(LADDER)[:2]:
         mol = _mol(LADDER[name])
         options = {"model": args.langevin, "sampler": "langevin", "maxIterations": 1}
         generator = make_generator("diffusion", threads=max(args.threads), **options)
         (made,) = generator([mol], [4])
-        rows.append(
-            {
-                "molecule": name,
-                "atoms": mol.GetNumAtoms(),
-                "seconds_per_conformer": made.seconds / 4,
-                "accepted": len(made.positions),
-                "drawn": 4,
-            }
-        )
-    return rows
+        yield {
+            "molecule": name,
+            "atoms": mol.GetNumAtoms(),
+            "seconds_per_conformer": made.seconds / 4,
+            "accepted": len(made.positions),
+            "drawn": 4,
+        }
 
 
 def _turns(
-    args: argparse.Namespace, mol: Chem.Mol, count: int, threads: int, **labels: Any
+    args: argparse.Namespace, mol: Chem.Mol, count: int, threads: int, labels: Row
 ) -> list[Row]:
     torch.set_num_threads(threads)
-    seconds: dict[str, list[float]] = {m: [] for m in METHODS}
+    small = mol.GetNumAtoms() <= FLOAT32_ATOMS and count <= FLOAT32_COUNT
+    methods = {m: v for m, v in METHODS.items() if small or "float32" not in m}
+    seconds: dict[str, list[float]] = {m: [] for m in methods}
     for repeat in range(args.repeats):
-        for label, (method, options) in METHODS.items():
+        for label, (method, options) in methods.items():
+            if seconds[label] and seconds[label][0] * count > LONG:
+                continue
             if method == "diffusion":
                 options = {"model": args.model, "device": args.device, **options}
             generator = make_generator(method, seed=repeat, threads=threads, **options)
@@ -208,16 +214,43 @@ def _mol(smiles: str) -> Chem.Mol:
     return Chem.AddHs(Chem.MolFromSmiles(smiles))
 
 
-def _page(results: dict[str, list[Row]]) -> str:
-    lines = ["# Speed", "", f"{torch.get_num_threads()} threads at most; n = 10 unless given.", ""]
+TITLES = {
+    "atoms": "Seconds per conformer against size, n = 10",
+    "counts": "Seconds per conformer against n (aspirin, 21 atoms)",
+    "molecules": "One conformer of each of several QM9-size molecules in one call",
+    "steps": "Quality against network calls; every conformer drawn once",
+    "langevin": "A network of the original's type with 5000 steps",
+}
+
+
+def _page(results: dict[str, list[Row]], model: str) -> str:
+    lines = ["# Speed", "", f"{_processor()}; PyTorch {torch.__version__}; model `{model}`.", ""]
     for part, rows in results.items():
-        names = list(rows[0])
-        lines += [f"## {part}", "", "| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
-        for row in rows:
-            lines.append("| " + " | ".join(_cell(row[k]) for k in names) + " |")
+        rows = _by_method(rows) if part in ("atoms", "counts") else rows
+        names = list(dict.fromkeys(key for row in rows for key in row))
+        lines += [f"## {TITLES[part]}", ""]
+        lines += ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+        lines += ["| " + " | ".join(_cell(row.get(k)) for k in names) + " |" for row in rows]
         lines.append("")
     lines += ["![seconds per conformer](speed.png)", ""]
     return "\n".join(lines)
+
+
+def _by_method(rows: list[Row]) -> list[Row]:
+    """One row for what was measured alike, one column for each method."""
+    wide: dict[tuple, Row] = {}
+    for row in rows:
+        labels = {k: v for k, v in row.items() if k not in ("method", "seconds_per_conformer")}
+        found = wide.setdefault(tuple(labels.values()), labels)
+        found[row["method"]] = row["seconds_per_conformer"]
+    return list(wide.values())
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _cell(value: Any) -> str:
