@@ -42,6 +42,8 @@ class Sampling:
     Attributes:
         sampler: name of a sampler.
         steps: noise levels visited.
+        steps_small: of molecules of up to `atoms_small` atoms, which need fewer; between those and
+            the ones of at least `atoms_large`, which take `steps`, in proportion. 0: all alike.
         sigma_min, sigma_max: Å; rho: of the Karras grid.
         noise_scale: of the noise this sampler adds in its steps. A network that has not learnt
             everything blurs what it has; less noise than theory asks for sharpens it again, at the
@@ -54,6 +56,16 @@ class Sampling:
     sigma_max: float = 12.17
     rho: float = 7.0
     noise_scale: float = 1.0
+    steps_small: int = 0
+    atoms_small: int = 0
+    atoms_large: int = 0
+
+    def steps_for(self, n_atoms: int) -> int:
+        """Noise levels visited for a molecule of so many atoms."""
+        if not self.steps_small or n_atoms >= self.atoms_large:
+            return self.steps
+        share = max(n_atoms - self.atoms_small, 0) / (self.atoms_large - self.atoms_small)
+        return round(self.steps_small + share * (self.steps - self.steps_small))
 
 
 class Process(Protocol):

@@ -71,7 +71,7 @@ class Pipeline:
         device: torch device.
         batch_pairs: padded atom pairs in a batch; 0 for the device's default.
         sampler: name of a sampler (see `rdgeodiff.architectures`); "" for the model's default.
-        steps: noise levels; 0 for the model's default.
+        steps: noise levels; 0 for the model's default, which may depend on a molecule's size.
         precision: of the network's matrix products: "float32", "bfloat16" or "auto", which is
             bfloat16 on devices that compute with it and float32 elsewhere.
         guidance: weight of the model's guide; negative for the model's own, 0 for none.
@@ -96,6 +96,7 @@ class Pipeline:
         self._sampler = model.process.sampler(self._name)
         self.sigmas = model.process.noise_levels(model.sampling, self._name, steps)
         ours = self._name == model.sampling.sampler
+        self._by_size = ours and not steps
         self._noise_scale = model.sampling.noise_scale if ours else 1.0
         self._guidance = guidance
         self._bf16 = _takes_bf16(self.device, precision)
@@ -112,6 +113,7 @@ class Pipeline:
             raise ValueError(f"sigma must lie above 0 and up to {self.sigmas[0]:g} Å, not {sigma}")
         lower = copy.copy(self)
         lower.sigmas = [float(sigma), *(s for s in self.sigmas if s < sigma)]
+        lower._by_size = False
         return lower
 
     def sample(
@@ -158,6 +160,14 @@ class Pipeline:
         """Atoms of a molecule with its padding."""
         step = PAD_STEP.get(self.device.type, 1)
         return -(-max(request.graph.n_atoms, 1) // step) * step
+
+    def _levels(self, atoms: int) -> list[float]:
+        """Noise levels in Å and 0 for molecules padded to so many atoms."""
+        sampling = self._model.sampling
+        steps = sampling.steps_for(atoms)
+        if not self._by_size or steps == sampling.steps:
+            return self.sigmas
+        return self._model.process.noise_levels(sampling, self._name, steps)
 
     def _shrink(self, batch: list[SampleRequest]) -> None:
         """Halve the budget after an out-of-memory error, for the rest of this pipeline's life."""
@@ -220,8 +230,9 @@ class Pipeline:
             held = _pad_held(requests, shape)
             denoiser = hold_positions(denoiser, graphs, *(t.to(self.device) for t in held))
             x = _pad_starts(requests, shape).to(self.device)
-            x = center(x, graphs.mask) + self.sigmas[0] * noise(-1)
-            x = self._sampler(denoiser, x, self.sigmas, noise=noise, callback=watch)
+            sigmas = self._levels(pad)
+            x = center(x, graphs.mask) + sigmas[0] * noise(-1)
+            x = self._sampler(denoiser, x, sigmas, noise=noise, callback=watch)
         positions = x.cpu().double().numpy()
         finite = np.isfinite(positions).all((1, 2))
         return [

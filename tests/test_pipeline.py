@@ -103,6 +103,25 @@ def test_the_first_of_many_equals_the_only_one(plain):
     assert _same(alone, {k: plain[k] for k in alone})
 
 
+def test_small_molecules_take_fewer_steps():
+    """As many as their own size asks for, whatever they are batched with."""
+    by_size = Sampling(steps=9, steps_small=3, atoms_small=6, atoms_large=18)
+    assert [by_size.steps_for(n) for n in (1, 6, 8, 12, 18, 90)] == [3, 3, 4, 6, 9, 9]
+    assert Sampling(steps=9).steps_for(1) == 9
+    model = Model("fake", tiny_network(), by_size, {})
+    found = _draw(Pipeline(model), _requests())
+    for row, graph in enumerate(GRAPHS):
+        steps = by_size.steps_for(graph.n_atoms)
+        plain = Model("fake", tiny_network(), Sampling(steps=steps), {})
+        own = [r for r in _requests() if r.row == row]
+        assert _same(_draw(Pipeline(plain), own), {k: v for k, v in found.items() if k[0] == row})
+    # A number that is asked for is that of all.
+    assert _same(
+        _draw(Pipeline(model, steps=STEPS), _requests()),
+        _draw(Pipeline(_model(), steps=STEPS), _requests()),
+    )
+
+
 def test_the_same_call_gives_the_same_bits(plain):
     torch.manual_seed(1)
     np.random.seed(1)

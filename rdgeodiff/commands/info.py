@@ -33,7 +33,8 @@ def run_info(args: argparse.Namespace) -> int:
     for model in list_models():
         info = json.loads((weights_folder() / f"{model}.json").read_text())
         guide, sampling = info.get("guide", {}), info.get("sampling", {})
-        calls = f", {sampling['steps']} network calls" if "steps" in sampling else ""
+        counts = {sampling.get("steps_small") or sampling.get("steps"), sampling.get("steps")}
+        calls = f", {' to '.join(map(str, sorted(counts)))} network calls" if all(counts) else ""
         led = f", guided by {guide['model']}" if "model" in guide else ""
         print(f"model {model}: {info.get('parameters', '?')} parameters{calls}{led}")
     if not list_models():
