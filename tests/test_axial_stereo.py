@@ -54,7 +54,7 @@ def test_atropisomers_are_delivered_with_their_axis(smiles):
 
 def test_a_fragment_keeps_its_axis():
     mol = mol_from("[Cl-].Cc1cccc(I)c1-c1c(C)cccc1Br |wU:8.7|")
-    assert EmbedMoleculeDiffusion(mol, 4, randomSeed=1, steps=8) == [0, 1, 2, 3]
+    assert EmbedMoleculeDiffusion(mol, 4, randomSeed=1, steps=12) == [0, 1, 2, 3]
     assert not wrong_axes(positions_of(mol), stereo_tables(mol)).any()
 
 
