@@ -30,6 +30,7 @@ from rdkit import Chem
 from tqdm.auto import tqdm
 
 from rdgeodiff import EmbedMoleculesDiffusion
+from rdgeodiff.checkpoint import load_model
 from rdgeodiff.data.conformer_sets import read_archive
 from rdgeodiff.evaluation.covmat import score, summarize
 from rdgeodiff.evaluation.generators import make_generator
@@ -58,7 +59,6 @@ METHODS = {
 # Beyond, single precision tells nothing new and takes minutes.
 FLOAT32_ATOMS, FLOAT32_COUNT = 80, 100
 LONG = 30.0  # s
-FAST_CALLS = 4
 STEPS = (2, 4, 8, 15, 25)
 COUNTS = (1, 3, 10, 30, 100, 300, 1000)
 MOLECULES = (1, 4, 16, 64, 256)
@@ -132,11 +132,12 @@ def _steps(args: argparse.Namespace) -> Iterator[Row]:
     for name, every, delta in sets:
         references = list(read_archive(DATA / f"{name}.npz"))[::every]
         once = {"maxIterations": 1}
+        calls = load_model("fast").sampling.steps
         variants = [
             ("rdgeodiff", "diffusion", {"steps": s, "model": args.model, **once}) for s in STEPS
         ]
         variants += [
-            ("rdgeodiff fast", "diffusion", {"model": "fast", **once}),
+            ("rdgeodiff fast", "diffusion", {"model": "fast", "steps": calls, **once}),
             ("ETKDGv3", "etkdg", {}),
         ]
         for label, method, options in tqdm(variants, desc=name):
@@ -154,7 +155,7 @@ def _steps(args: argparse.Namespace) -> Iterator[Row]:
                 "molecules": len(references),
                 "delta": delta,
                 "method": label,
-                "steps": FAST_CALLS if label == "rdgeodiff fast" else options.get("steps"),
+                "steps": options.get("steps"),
                 "cov_r": total.cov_r[0].mean,
                 "mat_r": total.mat_r.mean,
                 "cov_p": total.cov_p[0].mean,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -33,6 +34,9 @@ from rdgeodiff.nn.graph_field import GraphFieldConfig, GraphFieldNetwork
 _ON_SCHEDULE = ("ancestral", "langevin")
 SWITCH = 0.5  # Å, where "staged" goes over to Langevin dynamics
 _FEATURES = [NODE_DIM, PAIR_DIM, list(ELEMENTS)]
+
+
+LARGE = sys.maxsize  # atoms of a molecule that takes all of a model's steps
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,10 @@ class Process(Protocol):
     def sampler(self, name: str) -> Sampler:
         """The sampler of this name; ValueError if there is none."""
 
-    def noise_levels(self, sampling: Sampling, sampler: str, steps: int) -> list[float]:
-        """Decreasing noise levels in Å and 0; `steps` 0 for the default."""
+    def noise_levels(
+        self, sampling: Sampling, sampler: str, steps: int, atoms: int = LARGE
+    ) -> list[float]:
+        """Decreasing noise levels in Å and 0; `steps` 0 for the default of so many `atoms`."""
 
     def cautious(self, sampler: str) -> Process | None:
         """The process of a second try where positions stopped being finite, if there is one."""
@@ -109,8 +115,10 @@ class FieldProcess:
     def sampler(self, name: str) -> Sampler:
         return _find(name, langevin=langevin)
 
-    def noise_levels(self, sampling: Sampling, sampler: str, steps: int) -> list[float]:
-        return _levels(Schedule().sigmas, sampling, sampler, steps)
+    def noise_levels(
+        self, sampling: Sampling, sampler: str, steps: int, atoms: int = LARGE
+    ) -> list[float]:
+        return _levels(Schedule().sigmas, sampling, sampler, steps, atoms)
 
     def cautious(self, sampler: str) -> Process | None:
         return None
@@ -160,11 +168,14 @@ class EdgeScoreProcess:
             staged=functools.partial(staged, switch=SWITCH),
         )
 
-    def noise_levels(self, sampling: Sampling, sampler: str, steps: int) -> list[float]:
+    def noise_levels(
+        self, sampling: Sampling, sampler: str, steps: int, atoms: int = LARGE
+    ) -> list[float]:
         if sampler == "staged":
-            count = steps or sampling.steps
+            count = steps or sampling.steps_for(atoms)
             return staged_sigmas(count, sampling.sigma_min, sampling.sigma_max, SWITCH)
-        return _levels(self.tables.sigmas.double().cpu().numpy(), sampling, sampler, steps)
+        schedule = self.tables.sigmas.double().cpu().numpy()
+        return _levels(schedule, sampling, sampler, steps, atoms)
 
     def cautious(self, sampler: str) -> Process | None:
         if sampler != "langevin" or self.settings.clip_local is not None:
@@ -245,9 +256,11 @@ def _find(name: str, **others: Sampler) -> Sampler:
     return known[name]
 
 
-def _levels(schedule: np.ndarray, sampling: Sampling, sampler: str, steps: int) -> list[float]:
+def _levels(
+    schedule: np.ndarray, sampling: Sampling, sampler: str, steps: int, atoms: int
+) -> list[float]:
     default = len(schedule) if sampler == "langevin" else sampling.steps
-    count = steps or (sampling.steps if sampler == sampling.sampler else default)
+    count = steps or (sampling.steps_for(atoms) if sampler == sampling.sampler else default)
     if sampler in _ON_SCHEDULE:
         return subset(schedule, count).tolist()
     return karras_sigmas(count, sampling.sigma_min, sampling.sigma_max, sampling.rho).tolist()

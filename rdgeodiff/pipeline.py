@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -94,9 +95,11 @@ class Pipeline:
         self._model = model
         self._name = sampler or model.sampling.sampler
         self._sampler = model.process.sampler(self._name)
-        self.sigmas = model.process.noise_levels(model.sampling, self._name, steps)
+        self._levels: Callable[..., list[float]] = functools.partial(
+            model.process.noise_levels, model.sampling, self._name, steps
+        )
+        self.sigmas = self._levels()
         ours = self._name == model.sampling.sampler
-        self._by_size = ours and not steps
         self._noise_scale = model.sampling.noise_scale if ours else 1.0
         self._guidance = guidance
         self._bf16 = _takes_bf16(self.device, precision)
@@ -113,7 +116,7 @@ class Pipeline:
             raise ValueError(f"sigma must lie above 0 and up to {self.sigmas[0]:g} Å, not {sigma}")
         lower = copy.copy(self)
         lower.sigmas = [float(sigma), *(s for s in self.sigmas if s < sigma)]
-        lower._by_size = False
+        lower._levels = lambda atoms: lower.sigmas
         return lower
 
     def sample(
@@ -160,14 +163,6 @@ class Pipeline:
         """Atoms of a molecule with its padding."""
         step = PAD_STEP.get(self.device.type, 1)
         return -(-max(request.graph.n_atoms, 1) // step) * step
-
-    def _levels(self, atoms: int) -> list[float]:
-        """Noise levels in Å and 0 for molecules padded to so many atoms."""
-        sampling = self._model.sampling
-        steps = sampling.steps_for(atoms)
-        if not self._by_size or steps == sampling.steps:
-            return self.sigmas
-        return self._model.process.noise_levels(sampling, self._name, steps)
 
     def _shrink(self, batch: list[SampleRequest]) -> None:
         """Halve the budget after an out-of-memory error, for the rest of this pipeline's life."""

@@ -76,7 +76,6 @@ class VectorTerm(nn.Module):
 
     def __init__(self, count: int, node_width: int) -> None:
         super().__init__()
-        self.count = count
         self.mix = nn.Parameter(torch.eye(count) + 0.1 * torch.randn(count, count))
         self.push = nn.Linear(node_width, count)
         nn.init.zeros_(self.push.weight)

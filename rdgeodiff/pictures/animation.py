@@ -96,8 +96,7 @@ def diffusion_trajectory(mol: Chem.Mol, model: Model, seed: int, steps: int = 0)
     graphs = MolBatch.collate([featurize(mol)])
     stream = np.random.default_rng(seed)
     name = model.sampling.sampler
-    steps = steps or model.sampling.steps_for(mol.GetNumAtoms())
-    sigmas = model.process.noise_levels(model.sampling, name, steps)
+    sigmas = model.process.noise_levels(model.sampling, name, steps, mol.GetNumAtoms())
     seen: list[tuple[float, np.ndarray]] = []
 
     def noise(step: int) -> torch.Tensor:
