@@ -205,22 +205,41 @@ def test_conformers_follow_boltzmann_at_the_temperature(tmp_path):
     energies = np.array([2.0, 0.0, 1.0])
     path = tmp_path / "one.npz"
     write_shard(path, [Reference(featurize(mol), positions_of(mol), energies)])
-    mixture = _mixture([path], (1.0,), temperature=0.8)
     stored = read_shard(path).conformers(0)
     n = stored.shape[1]
-    drawn = np.concatenate([mixture.batch(k).clean[:, :n].numpy() for k in range(100)])
-    which = np.abs(drawn[:, None] - stored).max((2, 3)).argmin(1)
-    found = np.bincount(which, minlength=3) / len(which)
-    expected = np.exp(-energies / 0.8)
-    assert len(which) > 1000
-    assert np.abs(found - expected / expected.sum()).max() < 0.04
+    for temperature, expected in ((0.8, np.exp(-energies / 0.8)), (0.0, np.ones(3))):
+        mixture = _mixture([path], (1.0,), temperatures=[temperature])
+        drawn = np.concatenate([mixture.batch(k).clean[:, :n].numpy() for k in range(100)])
+        which = np.abs(drawn[:, None] - stored).max((2, 3)).argmin(1)
+        found = np.bincount(which, minlength=3) / len(which)
+        assert len(which) > 1000
+        assert np.abs(found - expected / expected.sum()).max() < 0.04
 
 
-def test_floors_of_unknown_shards_and_negative_temperatures_are_refused(config):
-    with pytest.raises(ValueError, match="floors name"):
-        dataclasses.replace(config, floors={"elsewhere.npz": 1.0})
+def test_a_shard_may_have_a_temperature_of_its_own(config, tmp_path):
+    shards = list(config.shards)
+    own = dataclasses.replace(config, temperature=2.0, temperatures={shards[1]: 4.0})
+    seen = []
+    mixture = Mixture.__init__
+
+    def recorded(self, *arguments, **settings):
+        seen.append(settings["temperatures"])
+        mixture(self, *arguments, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Mixture, "__init__", recorded)
+        _trainer(own, tmp_path)
+    assert seen == [[2.0, 4.0]]
+
+
+def test_floors_and_temperatures_that_mean_nothing_are_refused(config):
+    for name in ("floors", "temperatures"):
+        with pytest.raises(ValueError, match=f"{name} name"):
+            dataclasses.replace(config, **{name: {"elsewhere.npz": 1.0}})
     with pytest.raises(ValueError, match="negative"):
         dataclasses.replace(config, temperature=-1.0)
+    with pytest.raises(ValueError, match="negative"):
+        dataclasses.replace(config, temperatures={next(iter(config.shards)): -1.0})
 
 
 def test_batches_hold_what_the_shards_hold(shards):

@@ -180,7 +180,8 @@ def run_export(args: argparse.Namespace) -> int:
     del training["network"]
     # Paths say where data lay on one machine; names say what it was.
     training["shards"] = {Path(p).name: share for p, share in config.shards.items()}
-    training["floors"] = {Path(p).name: floor for p, floor in config.floors.items()}
+    for name in ("floors", "temperatures"):
+        training[name] = {Path(p).name: value for p, value in training[name].items()}
     training["validation"] = [Path(p).name for p in config.validation]
     training["start"], training["teacher"] = Path(config.start).name, Path(config.teacher).name
     process = None

@@ -54,7 +54,8 @@ class Mixture:
         floors: lowest σ in Å a shard is good for, one a shard; 0 for all. Geometries of a cheap
             method still tell how a molecule folds where the noise hides what is wrong with their
             bonds (Daras et al. 2025, "Ambient Diffusion Omni").
-        temperature: R T in kcal/mol; 0 for conformers that are equally likely.
+        temperatures: R T in kcal/mol, one a shard; 0 (by default) for conformers that are equally
+            likely.
     """
 
     def __init__(
@@ -68,17 +69,19 @@ class Mixture:
         log_mean: float = -0.7,
         log_std: float = 1.6,
         floors: Sequence[float] | None = None,
-        temperature: float = 0.0,
+        temperatures: Sequence[float] | None = None,
     ) -> None:
         if len(shards) != len(weights) or not shards or min(weights) <= 0:
             raise ValueError("a mixture needs at least one shard and a positive weight for each")
         if floors is not None and len(floors) != len(shards):
             raise ValueError("a mixture needs one lowest noise level for each shard")
+        if temperatures is not None and len(temperatures) != len(shards):
+            raise ValueError("a mixture needs one temperature for each shard")
         self._shards = list(shards)
         self._seed = seed
         self._log_mean, self._log_std = log_mean, log_std
         self._floors = np.asarray(floors if floors is not None else [0.0] * len(shards), np.float32)
-        self._temperature = temperature
+        self._temperatures = list(temperatures or [0.0] * len(shards))
         atoms = np.concatenate([s.n_atoms for s in shards]).astype(int)
         source = np.repeat(np.arange(len(shards)), [len(s) for s in shards])
         local = np.concatenate([np.arange(len(s)) for s in shards])
@@ -120,7 +123,7 @@ class Mixture:
         for k, row in enumerate(rows):
             shard, molecule = self._shards[bucket.source[row]], int(bucket.local[row])
             graphs.append(shard.graph(molecule))
-            which = self._conformer(shard, molecule, rng)
+            which = self._conformer(int(bucket.source[row]), molecule, rng)
             clean[k, : graphs[-1].n_atoms] = shard.conformer(molecule, which)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         return TrainingBatch(
@@ -136,11 +139,12 @@ class Mixture:
             ),
         )
 
-    def _conformer(self, shard: Shard, molecule: int, rng: np.random.Generator) -> int:
-        energies = shard.energies(molecule) if self._temperature > 0 else None
+    def _conformer(self, source: int, molecule: int, rng: np.random.Generator) -> int:
+        shard, temperature = self._shards[source], self._temperatures[source]
+        energies = shard.energies(molecule) if temperature > 0 else None
         if energies is None:
             return int(rng.integers(shard.n_confs[molecule]))
-        reached = np.cumsum(np.exp(-energies / self._temperature))
+        reached = np.cumsum(np.exp(-energies / temperature))
         return int(np.searchsorted(reached, rng.random() * reached[-1], side="right"))
 
     def stream(self, start: int, stop: int, ahead: int = 4) -> Iterator[TrainingBatch]:

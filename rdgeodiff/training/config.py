@@ -34,6 +34,7 @@ class TrainConfig:
         floors: path of a shard → lowest σ in Å it is used at, for geometries of a cheap method.
         temperature: R T in kcal/mol at which the conformers of a molecule are drawn, where a shard
             knows their energies; 0 for conformers that are equally likely.
+        temperatures: path of a shard → its own `temperature`.
         clip: largest gradient norm.
         seed: of weights, batches and noise.
         start: name or path of a model whose weights the run begins with; "" for random ones.
@@ -59,6 +60,7 @@ class TrainConfig:
     log_std: float = 1.6
     floors: dict[str, float] = field(default_factory=dict)
     temperature: float = 0.0
+    temperatures: dict[str, float] = field(default_factory=dict)
     clip: float = 1.0
     seed: int = 0
     start: str = ""
@@ -72,9 +74,10 @@ class TrainConfig:
             raise ValueError(f"unknown objective {self.objective!r}; known: {known}")
         if bool(self.teacher) != bool(self.levels):
             raise ValueError("a teacher and levels go together")
-        if unknown := self.floors.keys() - self.shards.keys():
-            raise ValueError(f"floors name {sorted(unknown)}, which are not among the shards")
-        if min([self.temperature, *self.floors.values()]) < 0:
+        for name, values in (("floors", self.floors), ("temperatures", self.temperatures)):
+            if unknown := values.keys() - self.shards.keys():
+                raise ValueError(f"{name} name {sorted(unknown)}, which are not among the shards")
+        if min([self.temperature, *self.temperatures.values(), *self.floors.values()]) < 0:
             raise ValueError("temperature and floors must not be negative")
         size = architecture(self.architecture).config
         if self.network is None:

@@ -78,7 +78,7 @@ class Trainer:
             log_mean=config.log_mean,
             log_std=config.log_std,
             floors=[config.floors.get(p, 0.0) for p in config.shards],
-            temperature=config.temperature,
+            temperatures=[config.temperatures.get(p, config.temperature) for p in config.shards],
         )
         if self.mixture.left_out:
             logger.info("%d molecules do not fit %d atoms", self.mixture.left_out, config.max_atoms)
