@@ -26,7 +26,7 @@ from rdgeodiff.diffusion.guidance import guide_stereo
 from rdgeodiff.diffusion.holding import hold_positions
 from rdgeodiff.geometry import HeldAtoms, center
 from rdgeodiff.graph import MolBatch, MolGraph
-from rdgeodiff.parameters import PRECISIONS
+from rdgeodiff.precision import takes_bf16
 from rdgeodiff.results import FailureCause
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class Pipeline:
         ours = self._name == model.sampling.sampler
         self._noise_scale = model.sampling.noise_scale if ours else 1.0
         self._guidance = guidance
-        self._bf16 = _takes_bf16(self.device, precision)
+        self._bf16 = takes_bf16(self.device, precision)
         self._fewest = 2 if self._bf16 else 1  # samples in a batch, copies included
         self._pairs = batch_pairs or DEFAULT_PAIRS.get(self.device.type, DEFAULT_PAIRS["cpu"])
 
@@ -234,18 +234,6 @@ class Pipeline:
             positions[k, : r.graph.n_atoms] if finite[k] else FailureCause.NONFINITE
             for k, r in enumerate(requests[:wanted])
         ]
-
-
-def _takes_bf16(device: torch.device, precision: str) -> bool:
-    """Whether to compute in bfloat16 on `device`."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be {', '.join(PRECISIONS)}, not {precision!r}")
-    if precision != "auto":
-        return precision == "bfloat16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    # Without AVX512-BF16 or AMX a processor emulates bfloat16 and is slower with it.
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
 def _pad_held(

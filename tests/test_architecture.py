@@ -20,7 +20,7 @@ EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
 FLOORS = (
     ("graph", "geometry"),
     ("results", "parameters"),
-    ("nn", "diffusion", "chem"),
+    ("nn", "diffusion", "chem", "precision"),
     ("data",),
     ("architectures",),
     ("checkpoint",),

@@ -256,6 +256,24 @@ def test_dataset_train_and_export(
         assert value.equal(trainer.average[name]), name
 
 
+def test_training_computes_in_bfloat16_where_the_device_does(tmp_path, monkeypatch) -> None:
+    seen = []
+
+    def trainer(config, folder, **settings):
+        seen.append(settings["bf16"])
+        raise ValueError("seen")
+
+    monkeypatch.setattr("rdgeodiff.training.loop.Trainer", trainer)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"shards": {"shard.npz": 1.0}}))
+    call = ["train", "--config", str(config), "--out", str(tmp_path), "--device", "cpu"]
+    for able in (True, False):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: {"avx512_bf16": able})
+        for options in ([], ["--no-bf16"]):
+            assert main([*call, *options, "--quiet"]) == 2
+    assert seen == [True, False, False, False]
+
+
 def test_export_of_several_runs_is_their_mean(tmp_path: Path) -> None:
     mols = [embedded("CCO", 2)]
     shard = tmp_path / "shard.npz"

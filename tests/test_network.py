@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -25,6 +26,7 @@ from rdgeodiff.diffusion.denoiser import bind, denoise, precondition, sigma_data
 from rdgeodiff.geometry import center, random_rotations
 from rdgeodiff.graph import MolBatch
 from rdgeodiff.nn import neighbors
+from rdgeodiff.nn.graph_field import RadialBasis
 from rdgeodiff.nn.neighbors import DensePairs, EdgePairs
 
 MIRROR = torch.tensor([1.0, 1.0, -1.0])
@@ -300,6 +302,28 @@ def test_bind_is_denoise(network):
     batch = batch_of(CENTERS, "O")
     x, levels = noisy(batch), torch.tensor([0.1, 2.0])
     assert torch.equal(bind(network, batch)(x, levels), denoise(network, batch, x, levels))
+
+
+@pytest.mark.parametrize("edges", [False, True], ids=["dense", "edges"])
+def test_without_gradients_values_are_overwritten_and_are_the_same(network, edges):
+    batch = batch_of(CENTERS, FLAT)
+    x, levels = noisy(batch, 1.3), _levels(batch, 0.3)
+    pairs = EdgePairs(batch, x, 12.0) if edges else DensePairs(batch, 12.0)
+    field = functools.partial(network, pairs=pairs)
+    plain = denoise(field, batch, x, levels)
+    for _ in range(2):  # and nothing that is read again
+        with torch.no_grad():
+            assert largest_difference(denoise(field, batch, x, levels), plain) < TOLERANCE
+
+
+def test_features_of_distances_are_never_subnormal():
+    # Products with them would take three times as long on many processors.
+    basis = RadialBasis(32)
+    values = basis(torch.logspace(-12, 6, 1000))
+    assert values.min() > 0.5**61
+    assert values.max() > 0.99
+    distances = torch.tensor([0.3, 25.0]) ** 2
+    assert torch.allclose(basis(distances)[[0, 1], [0, -1]], torch.ones(2), atol=1e-3)
 
 
 def test_preconditioning_of_karras():

@@ -49,7 +49,14 @@ def register(commands: Any) -> None:
     train.add_argument("--minutes", type=float, help="stop after this time (default: at the end)")
     train.add_argument("--device", default="auto")
     train.add_argument("--no-compile", dest="compile", action="store_false")
-    train.add_argument("--no-bf16", dest="bf16", action="store_false")
+    train.add_argument(
+        "--no-bf16",
+        dest="precision",
+        action="store_const",
+        const="float32",
+        default="auto",
+        help="float32 also where the device computes in bfloat16",
+    )
 
     export = add_command(commands, "export", run_export)
     export.add_argument(
@@ -63,15 +70,19 @@ def register(commands: Any) -> None:
 
 def run_train(args: argparse.Namespace) -> int:
     """Train, or continue a run; needs no RDKit."""
+    import torch
+
+    from rdgeodiff.precision import takes_bf16
     from rdgeodiff.training.loop import Trainer
 
     set_threads(args.threads)
+    device = device_of(args.device)
     trainer = Trainer(
         _config(args),
         args.out,
-        device=device_of(args.device),
+        device=device,
         compiled=args.compile,
-        bf16=args.bf16,
+        bf16=takes_bf16(torch.device(device), args.precision),
     )
     # Batch systems and `kill` ask to stop this way, and a shell's background job hears no Ctrl-C.
     before = signal.signal(signal.SIGTERM, _interrupt)

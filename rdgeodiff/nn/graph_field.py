@@ -59,14 +59,16 @@ class RadialBasis(nn.Module):
         # On the CPU, whatever torch's default device: its values are read here.
         first, last = (torch.tensor(edge, device="cpu").log() for edge in (low, high))
         centers = torch.linspace(first, last, count, device="cpu")
-        self.register_buffer("centers", centers, persistent=False)
-        self.inverse_width = float(1.0 / (centers[1] - centers[0]))
+        # In units in which a Gaussian is 2^-x²: on a CPU 2ˣ is faster than eˣ.
+        self.unit = float(math.sqrt(0.5 * math.log2(math.e)) / (centers[1] - centers[0]))
+        self.register_buffer("centers", centers * self.unit, persistent=False)
 
     def forward(self, squared: torch.Tensor) -> torch.Tensor:
-        log_distance = 0.5 * torch.log(squared + 1e-3).unsqueeze(-1)
-        # 2ˣ: on a CPU eˣ takes a path ten times slower wherever its result is nearly nothing.
-        exponent = -0.5 * math.log2(math.e) * self.inverse_width**2
-        return torch.exp2(exponent * (log_distance - self.centers) ** 2)
+        log_distance = (0.5 * self.unit) * torch.log(squared + 1e-3).unsqueeze(-1)
+        offset = log_distance - self.centers
+        # Far from its centre a Gaussian is a subnormal number, with which many processors multiply
+        # a hundred times slower than with others; 2⁻⁶⁰ is as good as nothing.
+        return (offset * offset).neg_().clamp_(min=-60.0).exp2_()
 
 
 class GraphFieldLayer(nn.Module):
@@ -102,7 +104,7 @@ class GraphFieldLayer(nn.Module):
         v: torch.Tensor,
         x: torch.Tensor,
         time: torch.Tensor,
-        static: torch.Tensor,
+        static: StaticTerm,
         seen: GeometryIn,
         pairs: Pairs,
         batch: MolBatch,
@@ -114,18 +116,18 @@ class GraphFieldLayer(nn.Module):
         g = self.norm(h) * (1 + scale) + shift
         difference = pairs.difference(x)
         squared = difference.square().sum(-1)
-        first = static
-        first += self.radial(basis(squared))
-        first += pairs.combine(self.at_i(g), self.at_j(g))
-        in_place = not torch.is_grad_enabled()  # half of the time goes into moving memory
-        hidden = functional.hardswish(first, inplace=in_place)
-        m = functional.hardswish(self.message(hidden), inplace=in_place)  # Φ_m
-        weights = self.weights(m).float()
-        gate, carry = weights[..., 2], weights[..., self.collected :]
+        first = pairs.combine(self.at_i(g) + static.bias, self.at_j(g))
+        first = _add_product(first, seen.features, static.weight)
+        first = _add_product(first, basis(squared), self.radial.weight)
+        hidden = functional.hardswish(first, inplace=_in_place())
+        m = _linear(self.message, hidden)
+        m = functional.hardswish(m, inplace=_in_place())  # Φ_m
+        weights = self._weights_of(m)
+        gate, carry = weights[2], weights[self.collected :]
         direction = difference * torch.rsqrt(squared + 1e-2).unsqueeze(-1)
         both = torch.cat([direction * seen.envelope.unsqueeze(-1), seen.faded], -1)
         # Of one product: Φ_x along either difference, and what vectors collect of directions.
-        sums = pairs.outer_sum(weights[..., : self.collected], both)
+        sums = pairs.outer_sum(weights[: self.collected], both)
         step = sums[:, :, 0, :3] + sums[:, :, 1, 3:]
         gathered = pairs.weighted_sum(torch.sigmoid(gate) * seen.envelope, m)  # attention
         read = [g, gathered.to(g.dtype) * 0.3]
@@ -136,24 +138,64 @@ class GraphFieldLayer(nn.Module):
             read[0] = g + told
         if self.vectors is not None:
             collected = sums[:, :, 3:, :3]
-            collected = collected + pairs.carried_sum(carry * seen.envelope.unsqueeze(-1), v)
+            collected = collected + pairs.carried_sum(carry * seen.envelope, v)
             v, invariants, carried = self.vectors(g, v, collected)
             pushed = pushed + carried
             read.append(invariants.to(g.dtype))
         h = h + self.update(torch.cat(read, -1))  # Φ_h
         return h, v, (step * 0.3 + pushed) * batch.mask.unsqueeze(-1)
 
+    def _weights_of(self, m: torch.Tensor) -> torch.Tensor:
+        """(3 + 2K, ...) weights of pairs; those that are summed together lie side by side."""
+        weights = self.weights.weight @ m.flatten(0, -2).mT
+        weights = weights.float() + self.weights.bias.unsqueeze(-1)
+        return weights.unflatten(1, m.shape[:-1])
+
+
+def _in_place() -> bool:
+    """Whether values may be overwritten: half of the time of sampling goes into moving memory."""
+    return not torch.is_grad_enabled()
+
+
+def _add_product(total: torch.Tensor, features: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """`total` (..., F) + features (..., D) times the transpose of weight (F, D)."""
+    flat, rows, columns = total.flatten(0, -2), features.flatten(0, -2), weight.mT
+    if not _in_place():
+        return torch.addmm(flat, rows, columns).view_as(total)
+    # Autocast leaves a product alone that adds to what lies there.
+    flat.addmm_(rows.to(total.dtype), columns.to(total.dtype))
+    return total
+
+
+def _linear(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    """The layer's output; without gradients its bias is added last instead of laid out first."""
+    if not _in_place():
+        return layer(x)
+    product = functional.linear(x, layer.weight)
+    product += layer.bias
+    return product
+
+
+@dataclass
+class StaticTerm:
+    """What a layer's messages take of the features in `GeometryIn`: weight (F, D), bias (F,)."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
 
 @dataclass
 class GeometryIn:
-    """What the layers read of the noisy input.
+    """What the layers read of the graph and the noisy input.
 
     Attributes:
+        features: (..., D) of pairs: of the graph, and of distances.
         envelope: (...) weights of pairs.
         faded: (..., 3) unit differences times `envelope`.
         volumes: of specified centres; None where the batch has none.
     """
 
+    features: torch.Tensor
     envelope: torch.Tensor
     faded: torch.Tensor
     volumes: Volumes | None
@@ -201,11 +243,11 @@ class GraphFieldNetwork(nn.Module):
         squared = seen_difference.square().sum(-1)
         envelope = pairs.envelope(torch.sqrt(squared + 1e-12))
         seen = GeometryIn(
+            torch.cat([pairs.features, self.basis(squared)], -1),
             envelope,
             seen_difference * (torch.rsqrt(squared + 1e-2) * envelope).unsqueeze(-1),
             unit_volumes(x_in, batch.centers) if batch.parities.shape[1] else None,
         )
-        static = torch.cat([pairs.features, self.basis(squared)], -1)
         weights = self.pair.weight.chunk(len(self.layers))
         biases = self.pair.bias.chunk(len(self.layers))
         h = self.embed(node_features(batch.node_codes))
@@ -218,7 +260,7 @@ class GraphFieldNetwork(nn.Module):
                 v,
                 base + scale * total,
                 time,
-                functional.linear(static, weight, bias),
+                StaticTerm(weight, bias),
                 seen,
                 pairs,
                 batch,

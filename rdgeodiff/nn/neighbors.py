@@ -39,10 +39,10 @@ class Pairs(Protocol):
         """Σ_j weight_ij values_ij, (B, N, F)."""
 
     def outer_sum(self, weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Σ_j weights_ij ⊗ values_ij, (B, N, K, C), of pair arrays (..., K) and (..., C)."""
+        """Σ_j weights_ij ⊗ values_ij, (B, N, K, C), of pair arrays (K, ...) and (..., C)."""
 
     def carried_sum(self, weights: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Σ_j weights_ijk v_jk, (B, N, K, C), of a pair array (..., K) and v (B, N, K, C)."""
+        """Σ_j weights_ijk v_jk, (B, N, K, C), of a pair array (K, ...) and v (B, N, K, C)."""
 
 
 def cosine_envelope(distance: torch.Tensor, cutoff: float) -> torch.Tensor:
@@ -75,10 +75,10 @@ class DensePairs:
         return (weight.unsqueeze(-2).to(values.dtype) @ values).squeeze(-2)
 
     def outer_sum(self, weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        return weights.mT @ values
+        return weights.permute(1, 2, 0, 3) @ values
 
     def carried_sum(self, weights: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        return (weights.permute(0, 3, 1, 2) @ v.transpose(1, 2)).transpose(1, 2)
+        return (weights @ v.permute(2, 0, 1, 3)).permute(1, 2, 0, 3)
 
 
 class EdgePairs:
@@ -119,10 +119,10 @@ class EdgePairs:
         return self._sum(weight.unsqueeze(-1).to(values.dtype) * values)
 
     def outer_sum(self, weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        return self._sum(weights.unsqueeze(-1) * values.unsqueeze(-2))
+        return self._sum(weights.mT.unsqueeze(-1) * values.unsqueeze(-2))
 
     def carried_sum(self, weights: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        return self._sum(weights.unsqueeze(-1) * v.flatten(0, 1)[self.j])
+        return self._sum(weights.mT.unsqueeze(-1) * v.flatten(0, 1)[self.j])
 
     def _sum(self, values: torch.Tensor) -> torch.Tensor:
         """Of values (E, ...) over the second atoms of pairs: (B, N, ...)."""
