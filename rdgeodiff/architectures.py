@@ -52,8 +52,6 @@ class Sampling:
         noise_scale: of the noise this sampler adds in its steps. A network that has not learnt
             everything blurs what it has; less noise than theory asks for sharpens it again, at the
             cost of diversity (as low temperatures do).
-        noise_scale_small: as `noise_scale`, of molecules that take `steps_small`; between, in
-            proportion. 0: all alike.
     """
 
     sampler: str = "dpm_solver_pp_2m_sde"
@@ -65,21 +63,13 @@ class Sampling:
     steps_small: int = 0
     atoms_small: int = 0
     atoms_large: int = 0
-    noise_scale_small: float = 0.0
 
     def steps_for(self, n_atoms: int) -> int:
         """Noise levels visited for a molecule of so many atoms."""
-        return round(self._by_size(self.steps_small, self.steps, n_atoms))
-
-    def noise_scale_for(self, n_atoms: int) -> float:
-        """The noise scale of a molecule of so many atoms."""
-        return self._by_size(self.noise_scale_small, self.noise_scale, n_atoms)
-
-    def _by_size(self, small: float, large: float, n_atoms: int) -> float:
-        if not small or n_atoms >= self.atoms_large:
-            return large
+        if not self.steps_small or n_atoms >= self.atoms_large:
+            return self.steps
         share = max(n_atoms - self.atoms_small, 0) / (self.atoms_large - self.atoms_small)
-        return small + share * (large - small)
+        return round(self.steps_small + share * (self.steps - self.steps_small))
 
 
 class Process(Protocol):

@@ -6,6 +6,7 @@ does the same for many molecules in one stream of batches, which is what a GPU w
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import operator
 import os
@@ -28,6 +29,10 @@ from rdgeodiff.parameters import DiffusionEmbedParameters
 from rdgeodiff.pipeline import Pipeline, SampleRequest
 from rdgeodiff.results import EmbedResult, FailureCause, UnusableMoleculeError
 from rdgeodiff.task import Task
+
+# A sample whose bonds are off is noised to this level (Å) and denoised again: far enough for a
+# hydrogen to choose another place, and not for the conformer to become another one.
+MENDING_SIGMA = 0.5
 
 Params = DiffusionEmbedParameters | rdDistGeom.EmbedParameters | None
 
@@ -213,24 +218,27 @@ def _draw(
     started: float,
     deadline: float | None,
 ) -> None:
-    """One sample for everything that is still missing."""
-    requests, fragment_of = [], {}
+    """One sample for everything that is still missing; the last one, mended, where that helps."""
+    fresh, faulty, fragment_of = [], [], {}
     for row, task in waiting.items():
         task.result.rounds = attempt + 1
         for conformer, fragment in task.missing():
             stream = _fragment_seed(seed, fragment)
             fragment_of[stream, row, conformer] = fragment
-            requests.append(
-                SampleRequest(
-                    task.graphs[fragment],
-                    row,
-                    conformer,
-                    attempt,
-                    stream,
-                    held=task.held[fragment],
-                    start=task.start(conformer, fragment),
-                )
+            request = SampleRequest(
+                task.graphs[fragment],
+                row,
+                conformer,
+                attempt,
+                stream,
+                held=task.held[fragment],
+                start=task.start(conformer, fragment),
             )
+            shaken = task.mendable(conformer, fragment)
+            if shaken is None or pipeline.sigmas[0] <= MENDING_SIGMA:
+                fresh.append(request)
+            else:
+                faulty.append(dataclasses.replace(request, start=shaken))
 
     def on_result(request: SampleRequest, sample: np.ndarray | FailureCause) -> None:
         fragment = fragment_of[request.seed, request.row, request.conformer]
@@ -240,7 +248,11 @@ def _draw(
 
     # The first round shows what the model does by itself; later ones are steered to the right hand.
     guided = attempt > 0 and settings.enforceChirality
-    pipeline.sample(requests, guided=guided, deadline=deadline, on_result=on_result)
+    if fresh:
+        pipeline.sample(fresh, guided=guided, deadline=deadline, on_result=on_result)
+    if faulty:
+        mender = pipeline.starting_at(MENDING_SIGMA)
+        mender.sample(faulty, guided=guided, deadline=deadline, on_result=on_result)
 
 
 def _fragment_seed(seed: int, fragment: int) -> int:

@@ -100,7 +100,7 @@ class Pipeline:
         )
         self.sigmas = self._levels()
         ours = self._name == model.sampling.sampler
-        self._noise_scale = model.sampling.noise_scale_for if ours else lambda atoms: 1.0
+        self._noise_scale = model.sampling.noise_scale if ours else 1.0
         self._guidance = guidance
         self._bf16 = takes_bf16(self.device, precision)
         self._fewest = 2 if self._bf16 else 1  # samples in a batch, copies included
@@ -208,7 +208,7 @@ class Pipeline:
                 n = request.graph.n_atoms
                 drawn[row, :n] = stream.standard_normal((n, 3), dtype=np.float32)
             if step >= 0:  # what a sampler adds, not what it starts from
-                drawn *= self._noise_scale(pad)
+                drawn *= self._noise_scale
             return center(torch.from_numpy(drawn).to(self.device), graphs.mask)
 
         def watch(step: int, sigma: float, x: torch.Tensor, denoised: torch.Tensor) -> None:

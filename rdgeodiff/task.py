@@ -38,6 +38,10 @@ FINAL = {
     FailureCause.INVALID_INPUT,
 }
 
+# Against these it helps to shake a sample and let it settle again: a hydrogen between two places,
+# say. What is right about the sample is kept.
+MENDABLE = {FailureCause.BOND_LENGTH, FailureCause.BOND_ANGLE}
+
 
 @dataclass(frozen=True)
 class Settled:
@@ -116,6 +120,7 @@ class Task:
         self.parts: list[dict[int, np.ndarray]] = [dict(alone) for _ in range(count)]
         self.causes: list[FailureCause | None] = [None] * count
         self.rejections: Counter[str] = Counter()
+        self._faulty: dict[tuple[int, int], np.ndarray] = {}
         self.settled: Settled | None = None
 
     def missing(self) -> list[tuple[int, int]]:
@@ -132,10 +137,19 @@ class Task:
         """Positions (N, 3) in Å to draw from instead of pure noise."""
         return None
 
+    def mendable(self, conformer: int, fragment: int) -> np.ndarray | None:
+        """Positions (N, 3) in Å of the last sample, if they are worth mending.
+
+        Only what was drawn anew is: what could not be mended is given up. Neither are conformers
+        that start from given positions or hold them.
+        """
+        return self._faulty.get((conformer, fragment))
+
     def take(
         self, conformer: int, fragment: int, attempt: int, sample: np.ndarray | FailureCause
     ) -> None:
         """Judge a sample and file it."""
+        was_mended = self._faulty.pop((conformer, fragment), None) is not None
         drawn = not isinstance(sample, FailureCause) or sample == FailureCause.NONFINITE
         if attempt == 0 and drawn:
             self.result.raw_samples += 1
@@ -147,6 +161,9 @@ class Task:
             cause = None if verdict.cause is None else FailureCause(verdict.cause)
             if verdict.positions is not None:
                 self.parts[conformer][fragment] = verdict.positions
+            free = self.held[fragment] is None and self.start(conformer, fragment) is None
+            if cause in MENDABLE and free and not was_mended:
+                self._faulty[conformer, fragment] = sample
         if cause is not None:
             self.rejections[cause.value] += 1
             self.causes[conformer] = cause

@@ -81,6 +81,12 @@ class Script:
         self.answer = answer
         self.requests: list = []
         self.rounds: list[tuple[int, bool]] = []
+        self.sigmas = [10.0, 0.1]
+        self.started_at: list[float] = []
+
+    def starting_at(self, sigma):
+        self.started_at.append(sigma)
+        return self
 
     def sample(self, requests, *, guided, deadline, on_result, **more):
         self.rounds.append((len(requests), guided))

@@ -240,23 +240,6 @@ def test_a_models_noise_scale_is_of_its_own_sampler():
     assert _same(*others, tolerance=0.0)
 
 
-def test_noise_follows_the_size_of_a_molecule():
-    by_size = Sampling(
-        steps=STEPS, noise_scale=0.4, noise_scale_small=0.9, atoms_small=6, atoms_large=16
-    )
-    scales = [by_size.noise_scale_for(n) for n in (1, 6, 11, 16, 90)]
-    assert scales == pytest.approx([0.9, 0.9, 0.65, 0.4, 0.4])
-    assert Sampling(noise_scale=0.7).noise_scale_for(1) == 0.7
-    found = _draw(Pipeline(Model("fake", tiny_network(), by_size, {})), _requests())
-    for row, graph in enumerate(GRAPHS):
-        own = Sampling(steps=STEPS, noise_scale=by_size.noise_scale_for(graph.n_atoms))
-        alone = _draw(
-            Pipeline(Model("fake", tiny_network(), own, {})),
-            [r for r in _requests() if r.row == row],
-        )
-        assert _same(alone, {k: v for k, v in found.items() if k[0] == row})
-
-
 def test_precision_is_checked():
     with pytest.raises(ValueError, match="precision must be auto"):
         Pipeline(_model(), precision="half")

@@ -97,12 +97,11 @@ def diffusion_trajectory(mol: Chem.Mol, model: Model, seed: int, steps: int = 0)
     stream = np.random.default_rng(seed)
     name = model.sampling.sampler
     sigmas = model.process.noise_levels(model.sampling, name, steps, mol.GetNumAtoms())
-    added = model.sampling.noise_scale_for(mol.GetNumAtoms())
     seen: list[tuple[float, np.ndarray]] = []
 
     def noise(step: int) -> torch.Tensor:
         drawn = stream.standard_normal((*graphs.mask.shape, 3), dtype=np.float32)
-        scale = added if step >= 0 else 1.0
+        scale = model.sampling.noise_scale if step >= 0 else 1.0
         return scale * center(torch.from_numpy(drawn), graphs.mask)
 
     def watch(step: int, sigma: float, x: torch.Tensor, denoised: torch.Tensor) -> None:
