@@ -44,7 +44,8 @@ class DiffusionEmbedParameters:
         useSymmetryForPruning: pruning takes the smallest RMSD over symmetric atom orders.
         symmetrizeConjugatedTerminalGroupsForPruning: the two oxygens of a carboxylate are alike.
         enforceChirality: reject samples with a wrong specified tetrahedral centre or axis.
-        maxIterations: sampling rounds in which a rejected conformer is drawn again; 0 means 10.
+        maxIterations: sampling rounds in which a rejected conformer is mended or drawn again; 0
+            means 10.
         timeout: seconds a call may take; 0 means no limit.
         trackFailures: keep the causes of rejected samples for `GetFailureCounts`.
         numThreads: threads for pruning and relaxing, 0 for all. The network uses torch's setting.
