@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=96)
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--no-compile", dest="compile", action="store_false")
-    parser.add_argument("--no-bf16", dest="bf16", action="store_false")
+    parser.add_argument("--no-bf16", dest="bf16", action="store_const", const=False)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +57,7 @@ def main() -> None:
         "threads": args.threads,
         "device": args.device,
         "compiled": args.compile,
-        "bf16": args.bf16,
+        "bf16": trainer.bf16,
         "torch": torch.__version__,
     }
     print(json.dumps(result, indent=1))

@@ -248,8 +248,7 @@ def _draw(
 
     # The first round shows what the model does by itself; later ones are steered to the right hand.
     guided = attempt > 0 and settings.enforceChirality
-    if fresh:
-        pipeline.sample(fresh, guided=guided, deadline=deadline, on_result=on_result)
+    pipeline.sample(fresh, guided=guided, deadline=deadline, on_result=on_result)
     if faulty:
         mender = pipeline.starting_at(MENDING_SIGMA)
         mender.sample(faulty, guided=guided, deadline=deadline, on_result=on_result)

@@ -259,11 +259,11 @@ def test_dataset_train_and_export(
 def test_training_computes_in_bfloat16_where_the_device_does(tmp_path, monkeypatch) -> None:
     seen = []
 
-    def trainer(config, folder, **settings):
-        seen.append(settings["bf16"])
+    def loss_of(network, config, bf16):
+        seen.append(bf16)
         raise ValueError("seen")
 
-    monkeypatch.setattr("rdgeodiff.training.loop.Trainer", trainer)
+    monkeypatch.setattr("rdgeodiff.training.loop.loss_of", loss_of)
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"shards": {"shard.npz": 1.0}}))
     call = ["train", "--config", str(config), "--out", str(tmp_path), "--device", "cpu"]

@@ -51,10 +51,9 @@ def register(commands: Any) -> None:
     train.add_argument("--no-compile", dest="compile", action="store_false")
     train.add_argument(
         "--no-bf16",
-        dest="precision",
+        dest="bf16",
         action="store_const",
-        const="float32",
-        default="auto",
+        const=False,
         help="float32 also where the device computes in bfloat16",
     )
 
@@ -70,19 +69,15 @@ def register(commands: Any) -> None:
 
 def run_train(args: argparse.Namespace) -> int:
     """Train, or continue a run; needs no RDKit."""
-    import torch
-
-    from rdgeodiff.precision import takes_bf16
     from rdgeodiff.training.loop import Trainer
 
     set_threads(args.threads)
-    device = device_of(args.device)
     trainer = Trainer(
         _config(args),
         args.out,
-        device=device,
+        device=device_of(args.device),
         compiled=args.compile,
-        bf16=takes_bf16(torch.device(device), args.precision),
+        bf16=args.bf16,
     )
     # Batch systems and `kill` ask to stop this way, and a shell's background job hears no Ctrl-C.
     before = signal.signal(signal.SIGTERM, _interrupt)

@@ -59,7 +59,7 @@ class RadialBasis(nn.Module):
         # On the CPU, whatever torch's default device: its values are read here.
         first, last = (torch.tensor(edge, device="cpu").log() for edge in (low, high))
         centers = torch.linspace(first, last, count, device="cpu")
-        # In units in which a Gaussian is 2^-x²: on a CPU 2ˣ is faster than eˣ.
+        # In units in which a Gaussian is 2^-x².
         self.unit = float(math.sqrt(0.5 * math.log2(math.e)) / (centers[1] - centers[0]))
         self.register_buffer("centers", centers * self.unit, persistent=False)
 

@@ -15,6 +15,7 @@ from rdgeodiff.architectures import architecture
 from rdgeodiff.data.shards import Shard, read_shard
 from rdgeodiff.graph import MolBatch
 from rdgeodiff.nn.graph_field import GraphFieldNetwork
+from rdgeodiff.precision import takes_bf16
 from rdgeodiff.training.batches import Mixture, TrainingBatch
 from rdgeodiff.training.config import TrainConfig
 from rdgeodiff.training.distillation import StridePairing
@@ -37,8 +38,9 @@ class Trainer:
         compiled: compile the network's layers (worth it for runs longer than some minutes). They
             are alike, so that one is compiled and all are run; a whole network takes four times as
             long to compile and is no faster afterwards.
-        bf16: autocast the network to bfloat16. Both are for a `GraphFieldNetwork`; another one,
-            whose arrays have a new size in every batch, runs as it is and in float32.
+        bf16: autocast the network to bfloat16; None: where the device computes in it. Both are for
+            a `GraphFieldNetwork`; another one, whose arrays have a new size in every batch, runs as
+            it is and in float32.
     """
 
     def __init__(
@@ -48,11 +50,12 @@ class Trainer:
         *,
         device: str = "cpu",
         compiled: bool = True,
-        bf16: bool = True,
+        bf16: bool | None = None,
     ) -> None:
         self.config = config
         self.folder = Path(folder)
         self.device = torch.device(device)
+        self.bf16 = takes_bf16(self.device) if bf16 is None else bf16
         torch.manual_seed(config.seed)
         self.network = architecture(config.architecture).network(config.network).to(self.device)
         self.average = {k: v.detach().clone() for k, v in self.network.named_parameters()}
@@ -62,9 +65,9 @@ class Trainer:
         self.skipped = 0
         self._stride: StridePairing | None = None
         if config.teacher:
-            self._stride = StridePairing(config, bf16=bf16, device=self.device)
+            self._stride = StridePairing(config, bf16=self.bf16, device=self.device)
         self._pairing = self._stride or pairing_of(config)
-        self._loss = loss_of(self.network, config, bf16)
+        self._loss = loss_of(self.network, config, self.bf16)
         if compiled and isinstance(self.network, GraphFieldNetwork):
             for layer in self.network.layers:
                 layer.compile(dynamic=True)
