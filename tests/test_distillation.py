@@ -13,7 +13,7 @@ from rdgeodiff.checkpoint import load_model
 from rdgeodiff.chem.featurize import featurize
 from rdgeodiff.cli import main
 from rdgeodiff.data.shards import Reference, write_shard
-from rdgeodiff.diffusion.samplers import advance, ddim
+from rdgeodiff.diffusion.samplers import advance, ddim, euler_ancestral
 from rdgeodiff.pipeline import Pipeline, SampleRequest
 from rdgeodiff.training.config import TrainConfig
 from rdgeodiff.training.distillation import StridePairing, stride_target, student_levels
@@ -57,6 +57,26 @@ def test_a_student_that_has_learnt_everything_follows_the_flow():
     assert torch.allclose(found, exact_flow(x, levels[0], 0.0), atol=0.05)
 
 
+def test_an_ancestral_student_that_has_learnt_everything_draws_the_distribution():
+    levels = [*student_levels(8), 0.0]
+    below = {a: b * b / a for a, b in zip(levels, levels[1:], strict=False)}
+
+    def student(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        upper = min(below, key=lambda s: abs(s - float(sigma[0])))
+        return stride_target(gaussian, x, upper, below[upper], 60)
+
+    generator = torch.Generator().manual_seed(1)
+
+    def noise(step: int) -> torch.Tensor:
+        return torch.randn(500, 20, 3, generator=generator).double()
+
+    x = 2.0 + levels[0] * noise(-1)
+    found = euler_ancestral(student, x, levels, noise=noise)
+    assert float(found.mean()) == pytest.approx(2.0, abs=0.02)
+    assert float(found.std()) == pytest.approx(1.0, abs=0.02)
+    assert not torch.allclose(found, exact_flow(x, levels[0], 0.0), atol=0.5)
+
+
 def test_a_part_of_the_way_is_a_part_of_the_way():
     x = torch.randn(1, 3, 3).double()
     halfway = advance(gaussian, x, [4.0, 2.0, 1.0])
@@ -87,26 +107,28 @@ def test_every_level_is_drawn():
         assert 60 < int((counts == torch.tensor(level)).sum()) < 140
 
 
-def test_distilled_on_the_command_line_it_embeds_with_as_many_calls(tmp_path):
+@pytest.mark.parametrize(("count", "sampler"), [(3, "ddim"), (6, "euler_ancestral")])
+def test_distilled_on_the_command_line_it_embeds_with_as_many_calls(tmp_path, count, sampler):
     shard, out, stem = tmp_path / "a.npz", tmp_path / "run", tmp_path / "fast"
     mols = [embedded(s, 2) for s in ("CCO", "CC=O", "C[C@H](O)F")]
     write_shard(shard, [Reference(featurize(m), positions_of(m)) for m in mols])
-    words = f"--from default --distill 3 --data {shard} --validation {shard} --out {out}"
+    words = f"--from default --distill {count} --data {shard} --validation {shard} --out {out}"
     quick = "--steps 4 --batch 2000 --threads 1 --no-compile --no-bf16 --quiet"
     assert main(["train", *words.split(), *quick.split()]) == 0
     assert main(["export", str(out), str(stem)]) == 0
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert log[-1]["losses"].keys() == {f"{level:g}" for level in student_levels(3)}
+    assert log[-1]["losses"].keys() == {f"{level:g}" for level in student_levels(count)}
     model = load_model(f"{stem}.json")
     assert model.info["training"]["teacher"] == "default"
     levels = model.process.noise_levels(model.sampling, model.sampling.sampler, 0)
-    assert levels == pytest.approx([*student_levels(3), 0.0])
+    assert levels == pytest.approx([*student_levels(count), 0.0])
     calls: list[int] = []
     model.network.register_forward_hook(lambda *_: calls.append(1))
     graph = featurize(mols[0])
     request = SampleRequest(graph, row=0, conformer=0, attempt=0, seed=1)
     Pipeline(model).sample([request], on_result=lambda *_: None)
-    assert len(calls) == 3
+    assert len(calls) == count
+    assert model.sampling.sampler == sampler
 
 
 def test_distilling_needs_a_model(tmp_path, capsys):

@@ -13,6 +13,7 @@ from stereo_molecules import STEREO_SMILES
 
 from rdgeodiff import EmbedMoleculeDiffusion, EmbedMoleculesDiffusion
 from rdgeodiff.checkpoint import load_model
+from rdgeodiff.diffusion.samplers import network_calls
 from rdgeodiff.embed import _model
 from rdgeodiff.nn import neighbors
 from rdgeodiff.pipeline import Pipeline, SampleRequest
@@ -81,10 +82,13 @@ def test_a_macrocycle_a_salt_and_a_large_molecule_are_delivered():
     assert np.linalg.norm(apart[1:] - apart[0], axis=1).min() > 2.5
 
 
-def test_one_denoiser_call_a_step_and_at_most_25():
-    sampling = load_model().sampling
-    assert sampling.sampler in ("dpm_solver_pp_2m", "dpm_solver_pp_2m_sde")
-    assert sampling.steps <= 25
+def test_the_largest_molecule_takes_at_most_14_network_calls():
+    model = load_model()
+    calls: list[int] = []
+    model.network.register_forward_hook(lambda *_: calls.append(1))
+    request = SampleRequest(graph_of("C" * 20), 0, 0, 0, 7)
+    Pipeline(model).sample([request], on_result=lambda *_: None)
+    assert len(calls) == network_calls(model.sampling.sampler, model.sampling.steps) <= 14
 
 
 def test_in_half_precision_too_a_molecule_is_alone_with_its_padding():

@@ -11,13 +11,18 @@ import torch
 from helpers import embedded, positions_of
 
 from rdgeodiff.checkpoint import Sampling
-from rdgeodiff.diffusion.samplers import SAMPLERS, ancestral
+from rdgeodiff.diffusion.samplers import SAMPLERS, ancestral, network_calls
 from rdgeodiff.diffusion.schedule import Schedule, karras_sigmas
 from rdgeodiff.geometry import align, random_rotations
 
 NAMES = sorted(SAMPLERS)
 DETERMINISTIC = ("ddim", "dpm_solver_pp_2m", "heun")
-STOCHASTIC = ("ancestral", "dpm_solver_pp_2m_sde")
+STOCHASTIC = (
+    "ancestral",
+    "dpm_solver_pp_2m_sde",
+    "dpm_solver_pp_2s_ancestral",
+    "euler_ancestral",
+)
 DEFAULTS = Sampling()
 
 
@@ -157,10 +162,12 @@ def test_noise_level_is_kept_on_the_way(name):
 GAUSSIAN_STEPS = {
     # Exact in the limit of many steps; the paper's kernel needs most of them.
     "ancestral": Schedule().subset(1000),
+    "euler_ancestral": karras_sigmas(1000, 0.01, 12.17),
     "heun": karras_sigmas(25, 0.01, 12.17),
     "ddim": karras_sigmas(200, 0.01, 12.17),  # of first order
     "dpm_solver_pp_2m": karras_sigmas(25, 0.01, 12.17),
     "dpm_solver_pp_2m_sde": karras_sigmas(100, 0.01, 12.17),
+    "dpm_solver_pp_2s_ancestral": karras_sigmas(25, 0.01, 12.17),
 }
 
 
@@ -272,8 +279,7 @@ def test_calls_and_callbacks(name, target):
     assert [s for _, s, *_ in seen] == pytest.approx(levels[:-1])
     assert all(shape == target.shape and d is target for _, _, shape, d in seen)
     assert all(s > 0 for s in calls)
-    expected = 2 * DEFAULTS.steps - 1 if name == "heun" else DEFAULTS.steps
-    assert len(calls) == expected
+    assert len(calls) == network_calls(name, DEFAULTS.steps)
 
 
 def test_default_stays_within_25_network_calls(target):

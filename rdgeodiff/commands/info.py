@@ -19,6 +19,7 @@ def run_info(args: argparse.Namespace) -> int:
     import torch
 
     from rdgeodiff.checkpoint import list_models, weights_folder
+    from rdgeodiff.diffusion.samplers import network_calls
 
     print(f"rdgeodiff {version()}")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
@@ -34,6 +35,8 @@ def run_info(args: argparse.Namespace) -> int:
         info = json.loads((weights_folder() / f"{model}.json").read_text())
         guide, sampling = info.get("guide", {}), info.get("sampling", {})
         counts = {sampling.get("steps_small") or sampling.get("steps"), sampling.get("steps")}
+        if all(counts):
+            counts = {network_calls(sampling["sampler"], levels) for levels in counts}
         calls = f", {' to '.join(map(str, sorted(counts)))} network calls" if all(counts) else ""
         led = f", guided by {guide['model']}" if "model" in guide else ""
         print(f"model {model}: {info.get('parameters', '?')} parameters{calls}{led}")

@@ -141,7 +141,8 @@ def _sampling(config: Any) -> Any:
     if not config.levels:
         return Sampling()
     levels = config.levels
-    return Sampling("ddim", len(levels), sigma_min=levels[-1], sigma_max=levels[0])
+    sampler = "euler_ancestral" if config.ancestral else "ddim"
+    return Sampling(sampler, len(levels), sigma_min=levels[-1], sigma_max=levels[0])
 
 
 def _finished(folder: Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:

@@ -22,6 +22,8 @@ import torch
 
 from rdgeodiff.diffusion.denoiser import Denoiser
 
+LAST_MIDPOINT = 0.27  # of the last level, where `dpm_solver_pp_2s_ancestral` looks once more
+
 Noise = Callable[[int], torch.Tensor]
 Callback = Callable[[int, float, torch.Tensor, torch.Tensor], None]
 
@@ -98,6 +100,19 @@ def ddim(
     return x
 
 
+def euler_ancestral(
+    denoiser: Denoiser,
+    x: torch.Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise,
+    callback: Callback | None = None,
+) -> torch.Tensor:
+    """The kernel of `ancestral` on a few levels of a Karras grid, for networks distilled to them:
+    a DDIM step to σ_s²/σ_t, below the next level σ_s, and noise from there up to it."""
+    return ancestral(denoiser, x, sigmas, noise=noise, callback=callback)
+
+
 def dpm_solver_pp_2m(
     denoiser: Denoiser,
     x: torch.Tensor,
@@ -123,13 +138,51 @@ def dpm_solver_pp_2m_sde(
     return _multistep(denoiser, x, sigmas, noise, callback, churn=1.0)
 
 
+def dpm_solver_pp_2s_ancestral(
+    denoiser: Denoiser,
+    x: torch.Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise,
+    callback: Callback | None = None,
+) -> torch.Tensor:
+    """DPM-Solver++(2S) (Lu et al. 2022, algorithm 1) with ancestral noise: two calls a step.
+
+    A step from σ_t leads deterministically to σ_s²/σ_t and from there, with fresh noise, up to the
+    next level σ_s: what was left wrong there is seen once more. The midpoint of the deterministic
+    part in ln σ is σ_s itself; the last step, to 0, has it at `LAST_MIDPOINT` of its level. The two
+    predictions a step is made of belong to one path, where `dpm_solver_pp_2m_sde` extrapolates
+    over the noise it has added between its two.
+    """
+    for step, (now, after) in enumerate(_pairs(sigmas)):
+        denoised = _evaluate(denoiser, x, now, step, callback)
+        between = after if after > 0 else LAST_MIDPOINT * now
+        middle = denoised + (between / now) * (x - denoised)
+        ahead = denoiser(middle, _levels(middle, between))
+        if after == 0:
+            return ahead
+        below = after**2 / now
+        x = ahead + (below / now) * (x - ahead)
+        x = x + math.sqrt(after**2 - below**2) * noise(step)
+    raise AssertionError("noise levels end in 0")
+
+
 SAMPLERS: dict[str, Sampler] = {
     "ancestral": ancestral,
     "heun": heun,
     "ddim": ddim,
+    "euler_ancestral": euler_ancestral,
     "dpm_solver_pp_2m": dpm_solver_pp_2m,
     "dpm_solver_pp_2m_sde": dpm_solver_pp_2m_sde,
+    "dpm_solver_pp_2s_ancestral": dpm_solver_pp_2s_ancestral,
 }
+
+
+def network_calls(sampler: str, levels: int) -> int:
+    """Denoiser calls of `sampler` on so many noise levels (0 not counted)."""
+    if sampler == "dpm_solver_pp_2s_ancestral":
+        return 2 * levels
+    return 2 * levels - 1 if sampler == "heun" else levels
 
 
 def advance(denoiser: Denoiser, x: torch.Tensor, sigmas: Sequence[float]) -> torch.Tensor:

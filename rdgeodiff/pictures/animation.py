@@ -21,7 +21,7 @@ from rdgeodiff.graph import MolBatch
 from rdgeodiff.pictures.grid import INSTRUCTION, draw_conformers, with_layout
 from rdgeodiff.pictures.superposition import superposed
 
-BETWEEN = 2  # frames per denoising step
+COURSE = 48  # frames from noise to structure, or a little more or less
 TURN = 36  # frames in which the finished conformer turns round once
 COLORS = 48  # of the GIF's palette
 
@@ -134,8 +134,10 @@ def _facing(mol: Chem.Mol, positions: np.ndarray) -> tuple[Chem.Mol, np.ndarray]
 def _views(course: Trajectory, places: np.ndarray) -> Iterator[tuple[np.ndarray, float, str]]:
     """(positions, half the side in Å, label) of every frame."""
     size = max(float(np.abs(places[-1]).max()) + 0.8, 3.5)
-    for k in range(len(places) - 1):
-        for part in np.arange(BETWEEN) / BETWEEN:
+    steps = len(places) - 1
+    between = max(round(COURSE / steps), 1)
+    for k in range(steps):
+        for part in np.arange(between) / between:
             points = (1 - part) * places[k] + part * places[k + 1]
             sigma = (1 - part) * course.sigmas[k] + part * course.sigmas[k + 1]
             # The camera comes nearer as the cloud shrinks; most of a cloud lies within 2 σ.

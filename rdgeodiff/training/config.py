@@ -42,6 +42,8 @@ class TrainConfig:
             training on the objective.
         levels: noise levels in Å at which the distilled student is called.
         inner_steps: of the teacher between two of them.
+        ancestral: the student is sampled with `euler_ancestral`, which adds noise after each call,
+            and not with `ddim`.
     """
 
     shards: dict[str, float]
@@ -67,6 +69,7 @@ class TrainConfig:
     teacher: str = ""
     levels: list[float] = field(default_factory=list)
     inner_steps: int = 4
+    ancestral: bool = False
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:

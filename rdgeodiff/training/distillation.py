@@ -6,7 +6,8 @@ several steps, from a reference conformer with noise at the segment's upper end;
 the one prediction from which a single DDIM step ends where the teacher ended. Progressive
 distillation (Salimans and Ho 2022, appendix G) and multistep consistency models (Heek et al. 2024)
 rest on the same target. The teacher may be guided: what guidance gives is then learnt, and costs
-nothing any more.
+nothing any more. A student with enough calls may be an ancestral one: the teacher then goes further
+down than the segment, and noise leads back up to its end.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ from rdgeodiff.graph import MolBatch
 from rdgeodiff.nn.graph_field import GraphFieldNetwork
 from rdgeodiff.training.config import TrainConfig
 
-# Below the last level a student has to settle bonds and angles in one call, above the first it
-# sees noise alone; between them a Karras grid as for any sampler.
-LAST_LEVEL = 0.25  # Å
+# A student is called at the upper ends of equal parts of a Karras grid down to here. The last call
+# settles bonds and angles: from 0.25 Å with four calls, from 0.1 Å with eight.
+LOWEST = 0.0342  # Å
+# With so many calls noise is worth adding back after each: it mends what the call before left wrong
+# (benchmarks/TRAINING.md, "What a student can reach").
+ANCESTRAL_FROM = 6
 # A student begins as its teacher, and yet has further to go than a fine-tuned model.
 LEARNING_RATE = 1e-3
 
@@ -41,7 +45,7 @@ def student_levels(calls: int, sigma_max: float = 12.17) -> list[float]:
     """
     if calls < 2:
         raise ValueError(f"a student needs at least 2 network calls, not {calls}")
-    return [float(s) for s in karras_sigmas(calls, LAST_LEVEL, sigma_max, 7.0)[:-1]]
+    return [float(s) for s in karras_sigmas(calls + 1, LOWEST, sigma_max, 7.0)[:calls]]
 
 
 def stride_target(
@@ -91,7 +95,11 @@ class StridePairing:
         if not isinstance(teacher.network, GraphFieldNetwork):
             raise ValueError(f"{config.teacher}: only a GraphFieldNetwork can be a teacher")
         self._teacher = teacher
-        self._segments = list(zip(ends, ends[1:], strict=False))
+        # Where a call has to lead: to the next level, or below it, from where noise leads up again.
+        self._segments = [
+            (upper, lower**2 / upper if config.ancestral else lower)
+            for upper, lower in zip(ends, ends[1:], strict=False)
+        ]
         self._inner, self._bf16 = config.inner_steps, bf16
         self._quantile = NormalDist(config.log_mean, config.log_std)
 
@@ -119,4 +127,9 @@ def distilling(config: TrainConfig, teacher: str, calls: int) -> TrainConfig:
     Raises:
         ValueError: fewer than two calls.
     """
-    return dataclasses.replace(config, teacher=teacher, levels=student_levels(calls))
+    return dataclasses.replace(
+        config,
+        teacher=teacher,
+        levels=student_levels(calls),
+        ancestral=calls >= ANCESTRAL_FROM,
+    )
