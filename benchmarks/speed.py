@@ -32,6 +32,7 @@ from tqdm.auto import tqdm
 from rdgeodiff import EmbedMoleculesDiffusion
 from rdgeodiff.checkpoint import load_model
 from rdgeodiff.data.conformer_sets import read_archive
+from rdgeodiff.diffusion.samplers import network_calls
 from rdgeodiff.evaluation.covmat import score, summarize
 from rdgeodiff.evaluation.generators import make_generator
 from rdgeodiff.evaluation.rmsd import rmsd_matrix
@@ -59,7 +60,7 @@ METHODS = {
 # Beyond, single precision tells nothing new and takes minutes.
 FLOAT32_ATOMS, FLOAT32_COUNT = 80, 100
 LONG = 30.0  # s
-CALLS = (2, 4, 8, 14, 24)  # network calls, two a step
+STEPS = (1, 2, 4, 7, 12)
 COUNTS = (1, 3, 10, 30, 100, 300, 1000)
 MOLECULES = (1, 4, 16, 64, 256)
 Row = dict[str, Any]
@@ -132,13 +133,13 @@ def _steps(args: argparse.Namespace) -> Iterator[Row]:
     for name, every, delta in sets:
         references = list(read_archive(DATA / f"{name}.npz"))[::every]
         once = {"maxIterations": 1}
-        calls = load_model("fast").sampling.steps
+        samplers = {name: load_model(name).sampling.sampler for name in (args.model, "fast")}
+        few = load_model("fast").sampling.steps
         variants = [
-            ("rdgeodiff", "diffusion", {"steps": c // 2, "model": args.model, **once})
-            for c in CALLS
+            ("rdgeodiff", "diffusion", {"steps": s, "model": args.model, **once}) for s in STEPS
         ]
         variants += [
-            ("rdgeodiff fast", "diffusion", {"model": "fast", "steps": calls, **once}),
+            ("rdgeodiff fast", "diffusion", {"model": "fast", "steps": few, **once}),
             ("ETKDGv3", "etkdg", {}),
         ]
         for label, method, options in tqdm(variants, desc=name):
@@ -156,7 +157,9 @@ def _steps(args: argparse.Namespace) -> Iterator[Row]:
                 "molecules": len(references),
                 "delta": delta,
                 "method": label,
-                "calls": options.get("steps", 0) * (2 if label == "rdgeodiff" else 1) or None,
+                "calls": network_calls(samplers[options["model"]], options["steps"])
+                if "steps" in options
+                else None,
                 "cov_r": total.cov_r[0].mean,
                 "mat_r": total.mat_r.mean,
                 "cov_p": total.cov_p[0].mean,

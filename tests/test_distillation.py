@@ -13,7 +13,7 @@ from rdgeodiff.checkpoint import load_model
 from rdgeodiff.chem.featurize import featurize
 from rdgeodiff.cli import main
 from rdgeodiff.data.shards import Reference, write_shard
-from rdgeodiff.diffusion.samplers import advance, ddim, euler_ancestral
+from rdgeodiff.diffusion.samplers import SAMPLERS, advance, ddim
 from rdgeodiff.pipeline import Pipeline, SampleRequest
 from rdgeodiff.training.config import TrainConfig
 from rdgeodiff.training.distillation import StridePairing, stride_target, student_levels
@@ -71,7 +71,7 @@ def test_an_ancestral_student_that_has_learnt_everything_draws_the_distribution(
         return torch.randn(500, 20, 3, generator=generator).double()
 
     x = 2.0 + levels[0] * noise(-1)
-    found = euler_ancestral(student, x, levels, noise=noise)
+    found = SAMPLERS["euler_ancestral"](student, x, levels, noise=noise)
     assert float(found.mean()) == pytest.approx(2.0, abs=0.02)
     assert float(found.std()) == pytest.approx(1.0, abs=0.02)
     assert not torch.allclose(found, exact_flow(x, levels[0], 0.0), atol=0.5)

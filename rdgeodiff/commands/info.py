@@ -34,10 +34,11 @@ def run_info(args: argparse.Namespace) -> int:
     for model in list_models():
         info = json.loads((weights_folder() / f"{model}.json").read_text())
         guide, sampling = info.get("guide", {}), info.get("sampling", {})
-        counts = {sampling.get("steps_small") or sampling.get("steps"), sampling.get("steps")}
-        if all(counts):
-            counts = {network_calls(sampling["sampler"], levels) for levels in counts}
-        calls = f", {' to '.join(map(str, sorted(counts)))} network calls" if all(counts) else ""
+        levels = {sampling.get("steps_small") or sampling.get("steps"), sampling.get("steps")}
+        calls = ""
+        if all(levels):
+            counts = sorted(network_calls(sampling["sampler"], n) for n in levels)
+            calls = f", {' to '.join(map(str, counts))} network calls"
         led = f", guided by {guide['model']}" if "model" in guide else ""
         print(f"model {model}: {info.get('parameters', '?')} parameters{calls}{led}")
     if not list_models():

@@ -100,19 +100,6 @@ def ddim(
     return x
 
 
-def euler_ancestral(
-    denoiser: Denoiser,
-    x: torch.Tensor,
-    sigmas: Sequence[float],
-    *,
-    noise: Noise,
-    callback: Callback | None = None,
-) -> torch.Tensor:
-    """The kernel of `ancestral` on a few levels of a Karras grid, for networks distilled to them:
-    a DDIM step to σ_s²/σ_t, below the next level σ_s, and noise from there up to it."""
-    return ancestral(denoiser, x, sigmas, noise=noise, callback=callback)
-
-
 def dpm_solver_pp_2m(
     denoiser: Denoiser,
     x: torch.Tensor,
@@ -159,19 +146,20 @@ def dpm_solver_pp_2s_ancestral(
         between = after if after > 0 else LAST_MIDPOINT * now
         middle = denoised + (between / now) * (x - denoised)
         ahead = denoiser(middle, _levels(middle, between))
-        if after == 0:
-            return ahead
         below = after**2 / now
         x = ahead + (below / now) * (x - ahead)
-        x = x + math.sqrt(after**2 - below**2) * noise(step)
-    raise AssertionError("noise levels end in 0")
+        if after > 0:
+            x = x + math.sqrt(after**2 - below**2) * noise(step)
+    return x
 
 
 SAMPLERS: dict[str, Sampler] = {
     "ancestral": ancestral,
     "heun": heun,
     "ddim": ddim,
-    "euler_ancestral": euler_ancestral,
+    # The same kernel under the name of another grid: a few Karras levels instead of the schedule's,
+    # for networks distilled to them.
+    "euler_ancestral": ancestral,
     "dpm_solver_pp_2m": dpm_solver_pp_2m,
     "dpm_solver_pp_2m_sde": dpm_solver_pp_2m_sde,
     "dpm_solver_pp_2s_ancestral": dpm_solver_pp_2s_ancestral,
