@@ -130,16 +130,19 @@ def _steps(args: argparse.Namespace) -> Iterator[Row]:
     threads = max(args.threads)
     torch.set_num_threads(threads)
     sets = (("val_qm9", 3, 0.5), ("val_drugs", 4, 1.25))
+    samplings = {model: load_model(model).sampling for model in (args.model, "fast")}
     for name, every, delta in sets:
         references = list(read_archive(DATA / f"{name}.npz"))[::every]
         once = {"maxIterations": 1}
-        samplers = {name: load_model(name).sampling.sampler for name in (args.model, "fast")}
-        few = load_model("fast").sampling.steps
         variants = [
             ("rdgeodiff", "diffusion", {"steps": s, "model": args.model, **once}) for s in STEPS
         ]
         variants += [
-            ("rdgeodiff fast", "diffusion", {"model": "fast", "steps": few, **once}),
+            (
+                "rdgeodiff fast",
+                "diffusion",
+                {"model": "fast", "steps": samplings["fast"].steps, **once},
+            ),
             ("ETKDGv3", "etkdg", {}),
         ]
         for label, method, options in tqdm(variants, desc=name):
@@ -157,7 +160,7 @@ def _steps(args: argparse.Namespace) -> Iterator[Row]:
                 "molecules": len(references),
                 "delta": delta,
                 "method": label,
-                "calls": network_calls(samplers[options["model"]], options["steps"])
+                "calls": network_calls(samplings[options["model"]].sampler, options["steps"])
                 if "steps" in options
                 else None,
                 "cov_r": total.cov_r[0].mean,
