@@ -16,7 +16,9 @@ import pytest
 import torch
 from helpers import embedded, positions_of
 
+from rdgeodiff.checkpoint import load_model
 from rdgeodiff.chem.featurize import featurize
+from rdgeodiff.cli import main
 from rdgeodiff.data.shards import Reference, read_shard, write_shard
 from rdgeodiff.nn.graph_field import GraphFieldConfig
 from rdgeodiff.training.batches import PAD_STEP, Mixture
@@ -232,8 +234,64 @@ def test_a_shard_may_have_a_temperature_of_its_own(config, tmp_path):
     assert seen == [[2.0, 4.0]]
 
 
-def test_floors_and_temperatures_that_mean_nothing_are_refused(config):
-    for name in ("floors", "temperatures"):
+@pytest.fixture
+def two_theories(tmp_path) -> TrainConfig:
+    """Two shards of one molecule, of which the second, of another theory, has it larger."""
+    mol = embedded("CCO", 1)
+    paths = [str(tmp_path / name) for name in ("own.npz", "other.npz")]
+    for path, size in zip(paths, (1.0, 1.2), strict=True):
+        write_shard(path, [Reference(featurize(mol), size * positions_of(mol))])
+    return TrainConfig(
+        shards=dict.fromkeys(paths, 1.0),
+        network=GraphFieldConfig(width=16, node_width=16, layers=2, radial=8),
+        learning_rate=1e-2,
+        warmup=2,
+        pair_budget=1600,
+        log_mean=-1.0,
+        log_std=0.1,
+        theories={paths[1]: "MMFF94s"},
+    )
+
+
+def test_a_network_is_of_its_own_theory_and_knows_others_by_their_offset(two_theories, tmp_path):
+    trainer = _trainer(two_theories, tmp_path / "run")
+    for k in range(150):
+        trainer._train_step(trainer.mixture.batch(k))
+    batch = trainer.mixture.batch(1000)
+    other = batch.shard == 1
+    assert other.any() and not other.all()
+    with torch.no_grad():
+        told = trainer._batch_loss(batch, trainer.theories(batch.shard))
+        untold = trainer._batch_loss(batch, None)
+        mistold = trainer._batch_loss(batch, trainer.theories(torch.ones_like(batch.shard)))
+    assert torch.equal(told[~other], untold[~other])
+    assert told[other].mean() < 0.8 * untold[other].mean()
+    assert mistold[~other].mean() > 1.25 * untold[~other].mean()
+
+
+def test_offsets_of_theories_are_continued_but_not_exported(two_theories, tmp_path):
+    first = _trainer(dataclasses.replace(two_theories, steps=3), tmp_path / "run")
+    first.run(progress=False)
+    offsets = first.theories.offsets.detach()
+    assert offsets.abs().max() > 0
+    again = _trainer(two_theories, tmp_path / "run")
+    assert torch.equal(again.theories.offsets, offsets)
+    assert _same(_values(again), _values(first))
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "model")]) == 0
+    model = load_model(tmp_path / "model.json")
+    assert model.info["training"]["theories"] == {"other.npz": "MMFF94s"}
+    assert dict(model.network.named_parameters()).keys() == first.average.keys()
+
+
+def test_theories_are_for_networks_that_learn_from_conformers(two_theories):
+    with pytest.raises(ValueError, match="theories"):
+        dataclasses.replace(two_theories, teacher="small", levels=[12.0, 1.0])
+    with pytest.raises(ValueError, match="theories"):
+        dataclasses.replace(two_theories, architecture="DualEncoderEpsNetwork", network=None)
+
+
+def test_settings_of_shards_that_mean_nothing_are_refused(config):
+    for name in ("floors", "temperatures", "theories"):
         with pytest.raises(ValueError, match=f"{name} name"):
             dataclasses.replace(config, **{name: {"elsewhere.npz": 1.0}})
     with pytest.raises(ValueError, match="negative"):

@@ -187,7 +187,7 @@ def run_export(args: argparse.Namespace) -> int:
     del training["network"]
     # Paths say where data lay on one machine; names say what it was.
     training["shards"] = {Path(p).name: share for p, share in config.shards.items()}
-    for name in ("floors", "temperatures"):
+    for name in ("floors", "temperatures", "theories"):
         training[name] = {Path(p).name: value for p, value in training[name].items()}
     training["validation"] = [Path(p).name for p in config.validation]
     training["start"], training["teacher"] = Path(config.start).name, Path(config.teacher).name

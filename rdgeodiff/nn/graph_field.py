@@ -224,6 +224,7 @@ class GraphFieldNetwork(nn.Module):
         scale: torch.Tensor,
         sigma: torch.Tensor,
         pairs: Pairs | None = None,
+        offset: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Predict F (B, N, 3).
 
@@ -234,11 +235,15 @@ class GraphFieldNetwork(nn.Module):
             scale: (B,) = c_out in Å.
             sigma: (B,) noise level in Å.
             pairs: pairs to use; by default dense up to `dense_limit` atoms, edges beyond.
+            offset: (B, H) added to the embedding of σ, in training
+                (`rdgeodiff.training.theories`).
         """
         if pairs is None:
             pairs = self.pairs(batch, x_in)
-        offset = (sigma.log().unsqueeze(-1) - self.noise_centers) / 0.63
-        time = self.time(torch.exp(-0.5 * offset**2))
+        centered = (sigma.log().unsqueeze(-1) - self.noise_centers) / 0.63
+        time = self.time(torch.exp(-0.5 * centered**2))
+        if offset is not None:
+            time = time + offset
         seen_difference = pairs.difference(x_in)
         squared = seen_difference.square().sum(-1)
         envelope = pairs.envelope(torch.sqrt(squared + 1e-12))

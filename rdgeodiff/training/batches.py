@@ -22,18 +22,23 @@ PAD_STEP = 4  # molecules are padded to the next multiple
 
 @dataclass
 class TrainingBatch:
-    """Graphs, clean positions (B, N, 3) in Å, standard normal noise and σ (B,) in Å."""
+    """Graphs, clean positions (B, N, 3) in Å, standard normal noise, σ (B,) in Å and the number of
+    the shard (B,) each molecule is of, 0 where there are no shards."""
 
     graphs: MolBatch
     clean: torch.Tensor
     noise: torch.Tensor
     sigma: torch.Tensor
+    shard: torch.Tensor
 
     def to(self, device: torch.device) -> TrainingBatch:
         """The same batch on `device`."""
         return TrainingBatch(
             self.graphs.to(device),
-            *(t.to(device, non_blocking=True) for t in (self.clean, self.noise, self.sigma)),
+            *(
+                t.to(device, non_blocking=True)
+                for t in (self.clean, self.noise, self.sigma, self.shard)
+            ),
         )
 
 
@@ -137,6 +142,7 @@ class Mixture:
                 log_std=self._log_std,
                 floors=floors,
             ),
+            torch.from_numpy(bucket.source[rows]),
         )
 
     def _conformer(self, source: int, molecule: int, rng: np.random.Generator) -> int:

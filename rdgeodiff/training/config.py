@@ -35,6 +35,8 @@ class TrainConfig:
         temperature: R T in kcal/mol at which the conformers of a molecule are drawn, where a shard
             knows their energies; 0 for conformers that are equally likely.
         temperatures: path of a shard → its own `temperature`.
+        theories: path of a shard → name of a level of theory that differs from the one the model is
+            made for; see `rdgeodiff.training.theories`.
         clip: largest gradient norm.
         seed: of weights, batches and noise.
         start: name or path of a model whose weights the run begins with; "" for random ones.
@@ -63,6 +65,7 @@ class TrainConfig:
     floors: dict[str, float] = field(default_factory=dict)
     temperature: float = 0.0
     temperatures: dict[str, float] = field(default_factory=dict)
+    theories: dict[str, str] = field(default_factory=dict)
     clip: float = 1.0
     seed: int = 0
     start: str = ""
@@ -77,11 +80,13 @@ class TrainConfig:
             raise ValueError(f"unknown objective {self.objective!r}; known: {known}")
         if bool(self.teacher) != bool(self.levels):
             raise ValueError("a teacher and levels go together")
-        for name, values in (("floors", self.floors), ("temperatures", self.temperatures)):
-            if unknown := values.keys() - self.shards.keys():
+        for name in ("floors", "temperatures", "theories"):
+            if unknown := getattr(self, name).keys() - self.shards.keys():
                 raise ValueError(f"{name} name {sorted(unknown)}, which are not among the shards")
         if min([self.temperature, *self.temperatures.values(), *self.floors.values()]) < 0:
             raise ValueError("temperature and floors must not be negative")
+        if self.theories and (self.teacher or self.architecture != "GraphFieldNetwork"):
+            raise ValueError("theories are for a GraphFieldNetwork that learns from conformers")
         size = architecture(self.architecture).config
         if self.network is None:
             object.__setattr__(self, "network", size())

@@ -22,6 +22,7 @@ from rdgeodiff.training.distillation import StridePairing
 from rdgeodiff.training.losses import loss_of, optimizers_of, pairing_of
 from rdgeodiff.training.start import begin_with
 from rdgeodiff.training.state import load_state, pack_optimizer, save_state, unpack_optimizer
+from rdgeodiff.training.theories import Theories
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,10 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.network = architecture(config.architecture).network(config.network).to(self.device)
         self.average = {k: v.detach().clone() for k, v in self.network.named_parameters()}
-        self.optimizers = optimizers_of(self.network, config)
+        width = config.network.node_width if config.theories else 0
+        self.theories = Theories([config.theories.get(p, "") for p in config.shards], width)
+        self.theories.to(self.device)
+        self.optimizers = optimizers_of(self.network, config, self.theories.parameters())
         self.step = 0
         self.samples = 0
         self.skipped = 0
@@ -134,6 +138,7 @@ class Trainer:
         """Write the state and, where there is a validation set, its losses to the log."""
         tensors = {f"model.{k}": v for k, v in self.network.named_parameters()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
+        tensors |= {f"theories.{k}": v for k, v in self.theories.named_parameters()}
         for k, optimizer in enumerate(self.optimizers):
             tensors |= pack_optimizer(f"optimizer{k}", optimizer)
         meta = {"step": self.step, "samples": self.samples, "skipped": self.skipped}
@@ -155,7 +160,7 @@ class Trainer:
             for batches in self._validation:
                 sums: dict[str, list[torch.Tensor]] = {}
                 for sigma, batch in batches:
-                    losses = self._batch_loss(batch.to(self.device))
+                    losses = self._batch_loss(batch.to(self.device), None)
                     sums.setdefault(f"{sigma:g}", []).append(losses)
                 results.append({k: torch.cat(v).mean().item() for k, v in sums.items()})
         self._load(own)
@@ -167,9 +172,10 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["peak"]
             optimizer.zero_grad(set_to_none=True)
-        loss = self._batch_loss(batch).mean()
+        loss = self._batch_loss(batch, self.theories(batch.shard)).mean()
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        learnt = [*self.network.parameters(), *self.theories.parameters()]
+        norm = nn.utils.clip_grad_norm_(learnt, self.config.clip)
         if torch.isfinite(norm):
             for optimizer in self.optimizers:
                 optimizer.step()
@@ -184,9 +190,9 @@ class Trainer:
         )
         return loss.detach()
 
-    def _batch_loss(self, batch: TrainingBatch) -> torch.Tensor:
+    def _batch_loss(self, batch: TrainingBatch, offset: torch.Tensor | None) -> torch.Tensor:
         x, clean = self._pairing(batch.graphs, batch.clean, batch.noise, batch.sigma)
-        return self._loss(batch.graphs, x, clean, batch.sigma)
+        return self._loss(batch.graphs, x, clean, batch.sigma, offset)
 
     def _restore(self) -> None:
         stored = load_state(self.folder / "state")
@@ -199,6 +205,8 @@ class Trainer:
         self._load({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         for k in self.average:
             self.average[k].copy_(tensors[f"average.{k}"])
+        offsets = {k[9:]: v for k, v in tensors.items() if k.startswith("theories.")}
+        self.theories.load_state_dict(offsets)
         for k, optimizer in enumerate(self.optimizers):
             unpack_optimizer(f"optimizer{k}", optimizer, tensors)
         self.step, self.samples, self.skipped = meta["step"], meta["samples"], meta["skipped"]
@@ -233,5 +241,6 @@ def _validation_batches(
         for sigma in sigmas:
             noise = torch.randn(clean.shape, generator=generator)
             levels = torch.full((len(part),), sigma)
-            batches.append((sigma, TrainingBatch(graphs, clean, noise, levels)))
+            shards = torch.zeros(len(part), dtype=torch.long)
+            batches.append((sigma, TrainingBatch(graphs, clean, noise, levels, shards)))
     return batches

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -20,8 +20,10 @@ from rdgeodiff.nn.atom_graphs import AtomGraphs
 from rdgeodiff.nn.dual_encoder import DualEncoderEpsNetwork
 from rdgeodiff.training.config import TrainConfig
 
-# (graphs, noisy x, clean x, σ) → loss (B,)
-FieldLoss = Callable[[MolBatch, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+# (graphs, noisy x, clean x, σ, offset of the embedding of σ or None) → loss (B,)
+FieldLoss = Callable[
+    [MolBatch, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor
+]
 
 
 def pairing_of(config: TrainConfig) -> Pairing:
@@ -40,35 +42,46 @@ def loss_of(network: nn.Module, config: TrainConfig, bf16: bool) -> FieldLoss:
         order = network.config.edge_order
 
         def edge_loss(
-            graphs: MolBatch, x: torch.Tensor, clean: torch.Tensor, sigma: torch.Tensor
+            graphs: MolBatch,
+            x: torch.Tensor,
+            clean: torch.Tensor,
+            sigma: torch.Tensor,
+            offset: torch.Tensor | None,
         ) -> torch.Tensor:
             atoms = AtomGraphs.from_batch(graphs, order)
             return edge_score_error(network, atoms, graphs, x, clean, sigma, config.objective)
 
         return edge_loss
 
-    def field(*inputs: Any) -> torch.Tensor:
-        with torch.autocast(inputs[1].device.type, torch.bfloat16, enabled=bf16):
-            return network(*inputs).float()
-
     def field_loss(
-        graphs: MolBatch, x: torch.Tensor, clean: torch.Tensor, sigma: torch.Tensor
+        graphs: MolBatch,
+        x: torch.Tensor,
+        clean: torch.Tensor,
+        sigma: torch.Tensor,
+        offset: torch.Tensor | None,
     ) -> torch.Tensor:
+        def field(*inputs: Any) -> torch.Tensor:
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+                return network(*inputs, offset=offset).float()
+
         return field_error(field, graphs, x, clean, sigma)
 
     return field_loss
 
 
-def optimizers_of(network: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+def optimizers_of(
+    network: nn.Module, config: TrainConfig, beside: Iterable[nn.Parameter] = ()
+) -> list[torch.optim.Optimizer]:
     """Adam as in the original release for its network; for ours Muon for hidden matrices
-    (orthogonalised momentum) and AdamW for everything else."""
+    (orthogonalised momentum) and AdamW for everything else, parameters `beside` it included."""
     groups: list[torch.optim.Optimizer]
     if isinstance(network, DualEncoderEpsNetwork):
         # The original has one Adam a branch with the same settings, which comes to the same.
-        everything = list(network.parameters())
+        everything = [*network.parameters(), *beside]
         groups = [torch.optim.Adam(everything, lr=config.learning_rate, betas=(0.95, 0.999))]
     else:
         matrices, others = _split(network)
+        others += beside
         groups = [
             torch.optim.Muon(
                 matrices, lr=config.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"

@@ -1,0 +1,42 @@
+"""Levels of theory a network learns beside the one it is made for.
+
+Geometries of a force field teach how molecules fold, and some of it wrongly: MMFF94s turns an oxime
+ester or an ortho-methoxy group where GFN2-xTB does not. Told whose a conformer is, the network
+shares between the levels what holds at all of them and keeps the differences apart. It is told by
+an offset to the embedding of the noise level, one vector a level of theory, and none for the one it
+is made for: the trained network denoises to that one by itself, and the offsets are not shipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Theories(nn.Module):
+    """Offsets to the embedding of the noise level, to be learnt.
+
+    Args:
+        of_shards: name of each shard's level of theory; "" for the one the network is made for.
+        width: of the embedding.
+    """
+
+    numbers: torch.Tensor
+
+    def __init__(self, of_shards: Sequence[str], width: int) -> None:
+        super().__init__()
+        others = sorted(set(of_shards) - {""})
+        numbers = [others.index(name) + 1 if name else 0 for name in of_shards]
+        self.register_buffer("numbers", torch.tensor(numbers), persistent=False)
+        if others:
+            # Zero: a run begins with what the network knows of all of them together.
+            self.offsets = nn.Parameter(torch.zeros(len(others), width))
+
+    def forward(self, shards: torch.Tensor) -> torch.Tensor | None:
+        """(B, width) of molecules from `shards` (B,); None where there is one level alone."""
+        if not hasattr(self, "offsets"):
+            return None
+        return functional.pad(self.offsets, (0, 0, 1, 0))[self.numbers[shards]]
