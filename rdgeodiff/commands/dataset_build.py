@@ -1,9 +1,11 @@
-"""`rdgeodiff dataset build` and `rdgeodiff dataset export`: data of one's own."""
+"""`rdgeodiff dataset fragments`, `build` and `export`: data of one's own."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from rdgeodiff.commands.common import DONE, INTERRUPTED, add_command, positive
@@ -61,6 +63,20 @@ def register_build(actions: Any) -> None:
     build.add_argument("--jobs", type=int, default=0, help="molecules at a time; 0: one a core")
     build.add_argument("--budget", type=float, metavar="HOURS", help="begin none after this time")
     build.add_argument("--timeout", type=float, default=600.0, metavar="S", help="a calculation")
+    fragments = add_command(actions, "fragments", run_fragments)
+    fragments.add_argument("input", metavar="SMILES", help="a file of molecules, as for embed")
+    fragments.add_argument("output", metavar="OUT", help="SMILES, one a line")
+    fragments.add_argument(
+        "--max-heavy-atoms", type=positive, default=17, metavar="N", help="of a fragment (17)"
+    )
+    fragments.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="leave out these molecules, compared without stereo: an archive, or molecules",
+    )
+    fragments.add_argument("--seed", type=int, default=0)
     export = add_command(actions, "export", run_export)
     export.add_argument("folder", help="of a build, finished or not")
     export.add_argument("--archive", metavar="FILE", help="default: FOLDER/conformers.npz")
@@ -98,6 +114,36 @@ def run_build(args: argparse.Namespace) -> int:
     if report.unfinished:
         print("not finished: the same call goes on from here")
     return INTERRUPTED if report.interrupted else DONE
+
+
+def run_fragments(args: argparse.Namespace) -> int:
+    """Small molecules with the rotatable bonds of large ones, to build conformers of."""
+    from rdkit import Chem
+
+    from rdgeodiff.chem.readers import read_molecules
+    from rdgeodiff.datasets.fragments import choose_fragments
+    from rdgeodiff.datasets.molecules import graph_keys
+
+    excluded = set[str]().union(*(graph_keys(path) for path in args.exclude))
+    counts = {"read": 0, "not molecules": 0}
+
+    def molecules() -> Iterator[Chem.Mol]:
+        for record in read_molecules(args.input, add_hs=False):
+            counts["read"] += 1
+            if record.mol is None:
+                counts["not molecules"] += 1
+            else:
+                yield Chem.RemoveHs(record.mol)
+
+    chosen = choose_fragments(
+        molecules(), largest=args.max_heavy_atoms, excluded=excluded, seed=args.seed
+    )
+    Path(args.output).write_text("".join(f"{smiles}\n" for smiles in chosen))
+    print(
+        f"{args.output}: {len(chosen)} fragments of {counts['read']} records, "
+        f"{counts['not molecules']} of them not molecules"
+    )
+    return DONE
 
 
 def run_export(args: argparse.Namespace) -> int:
