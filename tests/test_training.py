@@ -24,6 +24,7 @@ from rdgeodiff.nn.graph_field import GraphFieldConfig
 from rdgeodiff.training.batches import PAD_STEP, Mixture
 from rdgeodiff.training.config import TrainConfig
 from rdgeodiff.training.loop import Trainer
+from rdgeodiff.training.losses import loss_of
 from rdgeodiff.training.state import load_state, save_state
 
 SMALL = ("C", "CO", "C[C@H](F)Cl", "C=C", "CC#N", "C/C=C/F", "O=CO", "CCO")
@@ -281,6 +282,36 @@ def test_offsets_of_theories_are_continued_but_not_exported(two_theories, tmp_pa
     model = load_model(tmp_path / "model.json")
     assert model.info["training"]["theories"] == {"other.npz": "MMFF94s"}
     assert dict(model.network.named_parameters()).keys() == first.average.keys()
+
+
+def test_a_model_may_be_led_away_from_a_theory(two_theories, tmp_path):
+    run = _trainer(dataclasses.replace(two_theories, steps=20), tmp_path / "run")
+    run.run(progress=False)
+    call = ["export", str(tmp_path / "run"), str(tmp_path / "model")]
+    assert main([*call, "--away", "MMFF94s=0.5"]) == 0
+    model = load_model(tmp_path / "model.json")
+    assert model.info["training"]["away"] == {"MMFF94s": 0.5}
+    run._load(run.average)
+    batch = run.mixture.batch(0)
+    with torch.no_grad():
+        offset = -0.5 * run.theories.offsets.expand(len(batch.sigma), -1)
+        expected = run._batch_loss(batch, offset)
+        plain = run._batch_loss(batch, None)
+        run._loss = loss_of(model.network, two_theories, bf16=False)
+        found = run._batch_loss(batch, None)
+    assert torch.allclose(found, expected, rtol=1e-4)
+    assert not torch.allclose(plain, expected, rtol=1e-3)
+
+
+def test_what_a_run_does_not_know_is_not_led_away_from(two_theories, config, tmp_path, capsys):
+    for name, settings, known in (("a", two_theories, "MMFF94s"), ("b", config, "none")):
+        _trainer(dataclasses.replace(settings, steps=1), tmp_path / name).run(progress=False)
+        call = ["export", str(tmp_path / name), str(tmp_path / "model")]
+        assert main([*call, "--away", "GFN-FF=0.5"]) == 2
+        assert f"levels of theory of this run: {known}" in capsys.readouterr().err
+    both = [str(tmp_path / name) for name in "ab"]
+    assert main(["export", *both, str(tmp_path / "model")]) == 2
+    assert "not of the same levels of theory" in capsys.readouterr().err
 
 
 def test_theories_are_for_networks_that_learn_from_conformers(two_theories):

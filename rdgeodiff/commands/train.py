@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -65,6 +66,13 @@ def register(commands: Any) -> None:
         help="folder of a training run; of several that began alike, the mean of their weights",
     )
     export.add_argument("stem", help="writes STEM.safetensors and STEM.json")
+    export.add_argument(
+        "--away",
+        action="append",
+        default=[],
+        metavar="THEORY=SHARE",
+        help="step away from a level of theory of the run's config by a share of its offset",
+    )
 
 
 def run_train(args: argparse.Namespace) -> int:
@@ -145,10 +153,11 @@ def _sampling(config: Any) -> Any:
     return Sampling(sampler, len(levels), sigma_min=levels[-1], sigma_max=levels[0])
 
 
-def _finished(folder: Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """Config, averaged weights by name, and counts of the run in `folder`."""
+def _finished(folder: Path) -> tuple[Any, dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Config, averaged weights by name, offsets of levels of theory by name, and counts."""
     from rdgeodiff.training.config import TrainConfig
     from rdgeodiff.training.state import load_state
+    from rdgeodiff.training.theories import names_of
 
     config = TrainConfig.load(folder / "config.json")
     state = load_state(folder / "state")
@@ -157,7 +166,21 @@ def _finished(folder: Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     tensors, meta = state
     prefix = "average."
     average = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    return config, average, meta
+    names = names_of(list(config.theories.values()))
+    offsets = dict(zip(names, tensors["theories.offsets"], strict=True)) if names else {}
+    return config, average, offsets, meta
+
+
+def _away(texts: Sequence[str], offsets: Mapping[str, Any]) -> dict[str, float]:
+    """Level of theory → share of its offset, of "THEORY=SHARE"."""
+    away = {}
+    for text in texts:
+        name, _, share = text.rpartition("=")
+        if name not in offsets:
+            known = ", ".join(offsets) or "none"
+            raise ValueError(f"--away {text}: levels of theory of this run: {known}")
+        away[name] = float(share)
+    return away
 
 
 def run_export(args: argparse.Namespace) -> int:
@@ -166,23 +189,34 @@ def run_export(args: argparse.Namespace) -> int:
 
     from rdgeodiff.architectures import EdgeScoreProcess, architecture
     from rdgeodiff.checkpoint import save_model
+    from rdgeodiff.nn.graph_field import GraphFieldNetwork
+    from rdgeodiff.training.theories import lead_away
 
     runs = [_finished(Path(folder)) for folder in args.run_folders]
-    config, weights, meta = runs[0]
-    for folder, (other, _, _) in zip(args.run_folders, runs, strict=True):
+    config, weights, offsets, meta = runs[0]
+    for folder, (other, _, theirs, _) in zip(args.run_folders, runs, strict=True):
         if (other.network, other.objective) != (config.network, config.objective):
             raise ValueError(f"{folder}: not of the same network and objective as the first run")
+        if theirs.keys() != offsets.keys():
+            raise ValueError(f"{folder}: not of the same levels of theory as the first run")
     if len(runs) > 1:
         # Runs that part late end in one basin, and their mean lies lower in it than each
         # (Wortsman et al. 2022, "Model soups").
-        weights = {k: torch.stack([w[k] for _, w, _ in runs]).mean(0) for k in weights}
-        meta = {**meta, "mean_of": [{"seed": c.seed, **m} for c, _, m in runs]}
+        weights = {k: torch.stack([w[k] for _, w, _, _ in runs]).mean(0) for k in weights}
+        offsets = {k: torch.stack([o[k] for _, _, o, _ in runs]).mean(0) for k in offsets}
+        meta = {**meta, "mean_of": [{"seed": c.seed, **m} for c, _, _, m in runs]}
     network = architecture(config.architecture).network(config.network)
     problems = network.load_state_dict(weights, strict=False)
     # A run keeps parameters only; buffers are constants.
     missing = {name for name, _ in network.named_parameters()} & set(problems.missing_keys)
     if missing or problems.unexpected_keys:
         raise ValueError(f"{args.run_folders[0]}: the state does not fit its config ({problems})")
+    away = _away(args.away, offsets)
+    for name, share in away.items():
+        assert isinstance(network, GraphFieldNetwork)  # no other has levels of theory
+        lead_away(network, offsets[name], share)
+    if away:
+        meta = {**meta, "away": away}
     training = json.loads(config.to_json())
     del training["network"]
     # Paths say where data lay on one machine; names say what it was.

@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from rdgeodiff.nn.graph_field import GraphFieldLayer, GraphFieldNetwork
+
 
 class Theories(nn.Module):
     """Offsets to the embedding of the noise level, to be learnt.
@@ -28,7 +30,7 @@ class Theories(nn.Module):
 
     def __init__(self, of_shards: Sequence[str], width: int) -> None:
         super().__init__()
-        others = sorted(set(of_shards) - {""})
+        others = names_of(of_shards)
         numbers = [others.index(name) + 1 if name else 0 for name in of_shards]
         self.register_buffer("numbers", torch.tensor(numbers), persistent=False)
         if others:
@@ -40,3 +42,20 @@ class Theories(nn.Module):
         if not hasattr(self, "offsets"):
             return None
         return functional.pad(self.offsets, (0, 0, 1, 0))[self.numbers[shards]]
+
+
+def names_of(of_shards: Sequence[str]) -> list[str]:
+    """The levels of theory that have an offset, in the order of `Theories.offsets`."""
+    return sorted(set(of_shards) - {""})
+
+
+@torch.no_grad()
+def lead_away(network: GraphFieldNetwork, offset: torch.Tensor, share: float) -> None:
+    """Give `network` -share times `offset` for good.
+
+    Levels of theory part only as far as training has brought them; going on in the direction from
+    one to the network's own lessens what is left of it.
+    """
+    for layer in network.layers:
+        assert isinstance(layer, GraphFieldLayer)
+        layer.modulate.bias -= share * layer.modulate.weight @ offset
