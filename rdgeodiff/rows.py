@@ -163,6 +163,16 @@ class _JudgedElsewhere:
         self._pipeline, self._judges = pipeline, judges
         self._tasks, self._on_settled = tasks, on_settled
 
+    @property
+    def sigmas(self) -> list[float]:
+        """See `Pipeline.sigmas`."""
+        return self._pipeline.sigmas
+
+    def starting_at(self, sigma: float) -> _JudgedElsewhere:
+        """See `Pipeline.starting_at`; its samples are judged alike."""
+        lower = self._pipeline.starting_at(sigma)
+        return _JudgedElsewhere(lower, self._judges, self._tasks, self._on_settled)
+
     def sample(
         self,
         requests: Sequence[SampleRequest],

@@ -8,12 +8,15 @@ from helpers import embedded, positions_of
 from rdkit import Chem
 
 from rdgeodiff import (
+    DiffusionEmbedParameters,
     EmbedMoleculeDiffusion,
     EmbedMoleculesDiffusion,
     FailureCause,
     RefineConformersDiffusion,
 )
+from rdgeodiff.chem.formats import Record
 from rdgeodiff.embed import MENDING_SIGMA
+from rdgeodiff.rows import RowEmbedder
 
 SMILES = "CCO"
 HYDROGEN = 8  # of the hydroxyl group, the last atom
@@ -114,3 +117,18 @@ def test_company_makes_no_difference_to_what_is_mended():
     EmbedMoleculesDiffusion(alone, 8, randomSeed=1, model="fast", precision="float32")
     for one, other in zip(mols[1].GetConformers(), alone[1].GetConformers(), strict=True):
         assert np.abs(one.GetPositions() - other.GetPositions()).max() < 1e-2
+
+
+def test_rows_of_a_library_are_mended_alike(play):
+    """Samples of rows are judged in another thread, and mended all the same."""
+    script = play(lambda r: short() if r.attempt == 0 and r.conformer == 1 else good())
+    record = Record(4, "ethanol", SMILES, Chem.AddHs(Chem.MolFromSmiles(SMILES)))
+    settled = []
+    with RowEmbedder(3, DiffusionEmbedParameters(randomSeed=3)) as rows:
+        row = rows.prepare(record)
+        rows.embed([row], settled.append)
+    assert row.result.conf_ids == [0, 1, 2] and row.result.rounds == 2
+    assert row.result.rejections == {FailureCause.BOND_LENGTH: 1}
+    assert np.array_equal(script.requests[-1].start, short())
+    assert script.started_at == [MENDING_SIGMA]
+    assert settled == [4]

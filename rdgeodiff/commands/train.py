@@ -155,9 +155,9 @@ def _sampling(config: Any) -> Any:
 
 def _finished(folder: Path) -> tuple[Any, dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Config, averaged weights by name, offsets of levels of theory by name, and counts."""
+    from rdgeodiff.nn.theories import names_of
     from rdgeodiff.training.config import TrainConfig
     from rdgeodiff.training.state import load_state
-    from rdgeodiff.training.theories import names_of
 
     config = TrainConfig.load(folder / "config.json")
     state = load_state(folder / "state")
@@ -190,7 +190,7 @@ def run_export(args: argparse.Namespace) -> int:
     from rdgeodiff.architectures import EdgeScoreProcess, architecture
     from rdgeodiff.checkpoint import save_model
     from rdgeodiff.nn.graph_field import GraphFieldNetwork
-    from rdgeodiff.training.theories import lead_away
+    from rdgeodiff.nn.theories import lead_away
 
     runs = [_finished(Path(folder)) for folder in args.run_folders]
     config, weights, offsets, meta = runs[0]

@@ -236,7 +236,7 @@ class GraphFieldNetwork(nn.Module):
             sigma: (B,) noise level in Å.
             pairs: pairs to use; by default dense up to `dense_limit` atoms, edges beyond.
             offset: (B, H) added to the embedding of σ, in training
-                (`rdgeodiff.training.theories`).
+                (`rdgeodiff.nn.theories`).
         """
         if pairs is None:
             pairs = self.pairs(batch, x_in)

@@ -36,7 +36,7 @@ class TrainConfig:
             knows their energies; 0 for conformers that are equally likely.
         temperatures: path of a shard → its own `temperature`.
         theories: path of a shard → name of a level of theory that differs from the one the model is
-            made for; see `rdgeodiff.training.theories`.
+            made for; see `rdgeodiff.nn.theories`.
         clip: largest gradient norm.
         seed: of weights, batches and noise.
         start: name or path of a model whose weights the run begins with; "" for random ones.

@@ -15,6 +15,7 @@ from rdgeodiff.architectures import architecture
 from rdgeodiff.data.shards import Shard, read_shard
 from rdgeodiff.graph import MolBatch
 from rdgeodiff.nn.graph_field import GraphFieldNetwork
+from rdgeodiff.nn.theories import Theories
 from rdgeodiff.precision import takes_bf16
 from rdgeodiff.training.batches import Mixture, TrainingBatch
 from rdgeodiff.training.config import TrainConfig
@@ -22,7 +23,6 @@ from rdgeodiff.training.distillation import StridePairing
 from rdgeodiff.training.losses import loss_of, optimizers_of, pairing_of
 from rdgeodiff.training.start import begin_with
 from rdgeodiff.training.state import load_state, pack_optimizer, save_state, unpack_optimizer
-from rdgeodiff.training.theories import Theories
 
 logger = logging.getLogger(__name__)
 
