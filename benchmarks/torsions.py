@@ -19,6 +19,7 @@ import numpy as np
 from rdkit import Chem
 from tqdm.auto import tqdm
 
+from rdgeodiff.chem.stereo import dihedrals
 from rdgeodiff.datasets.fragments import rotatable_bonds
 from rdgeodiff.evaluation.generators import METHODS, make_generators
 from rdgeodiff.evaluation.references import read_references
@@ -104,10 +105,8 @@ def torsions(mol: Chem.Mol) -> Iterator[Torsion]:
 
 def histogram(positions: np.ndarray, torsion: Torsion, chiral: bool) -> np.ndarray:
     """Shares of (K, N, 3) conformers over the torsion's period, BINS to a full turn."""
-    a, b, c, d = (positions[:, k] for k in torsion.atoms)
-    axis = (c - b) / np.linalg.norm(c - b, axis=1, keepdims=True)
-    left, right = (v - (v * axis).sum(1, keepdims=True) * axis for v in (a - b, d - c))
-    angle = np.arctan2((np.cross(axis, left) * right).sum(1), (left * right).sum(1))
+    cosine, sine = dihedrals(positions, np.array([torsion.atoms]))
+    angle = np.arctan2(sine[:, 0], cosine[:, 0])
     angle = np.degrees(angle if chiral else np.concatenate([angle, -angle])) % torsion.period
     bins = round(BINS * torsion.period / 360.0)
     return np.histogram(angle, bins, (0.0, torsion.period))[0] / len(angle)

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from rdgeodiff.checkpoint import load_model
 from rdgeodiff.chem.validate import describe
 from rdgeodiff.parameters import DiffusionEmbedParameters
-from rdgeodiff.pipeline import Pipeline, SampleRequest
+from rdgeodiff.pipeline import Pipeline, SampleRequest, SampleSource
 from rdgeodiff.results import EmbedResult, FailureCause, UnusableMoleculeError
 from rdgeodiff.task import Task
 
@@ -151,7 +151,7 @@ def run_rounds(
     settings: DiffusionEmbedParameters,
     *,
     all_or_nothing: bool = False,
-    pipeline: Pipeline | None = None,
+    pipeline: SampleSource | None = None,
 ) -> list[EmbedResult]:
     """Draw, judge and draw again until nothing is missing, then deliver; the heart of every call.
 
@@ -210,7 +210,7 @@ def _settle(
 
 
 def _draw(
-    pipeline: Pipeline,
+    pipeline: SampleSource,
     waiting: dict[int, Task],
     settings: DiffusionEmbedParameters,
     seed: int,

@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -63,6 +64,27 @@ OnResult = Callable[[SampleRequest, Result], None]
 
 class DeadlineError(Exception):
     """Raised between two steps when the time is up; never leaves this module."""
+
+
+class SampleSource(Protocol):
+    """What a call draws from: a `Pipeline`, or something that stands before one."""
+
+    @property
+    def sigmas(self) -> list[float]:
+        """Noise levels in Å."""
+
+    def starting_at(self, sigma: float) -> SampleSource:
+        """See `Pipeline.starting_at`."""
+
+    def sample(
+        self,
+        requests: Sequence[SampleRequest],
+        *,
+        on_result: OnResult,
+        guided: bool = False,
+        deadline: float | None = None,
+    ) -> None:
+        """See `Pipeline.sample`."""
 
 
 class Pipeline:

@@ -120,7 +120,7 @@ class RowEmbedder:
             on_settled: called with a row's number when its last conformer has been accepted.
         """
         tasks = {row.record.row: row.task for row in rows if row.task is not None}
-        pipeline: Any = _JudgedElsewhere(self._pipeline, self._judges, tasks, on_settled)
+        pipeline = _JudgedElsewhere(self._pipeline, self._judges, tasks, on_settled)
         embed.run_rounds(list(tasks.values()), self.settings, pipeline=pipeline)
         for row in rows:
             if row.task is not None:

@@ -144,17 +144,17 @@ def wrong_double_bonds(positions: np.ndarray, tables: StereoTables) -> np.ndarra
 
     The cosine of the dihedral angle decides; a bond within 30° of perpendicular is wrong.
     """
-    cosine, _ = _dihedrals(positions, tables.double_bonds)
+    cosine, _ = dihedrals(positions, tables.double_bonds)
     return ~np.where(tables.trans, cosine < -0.5, cosine > 0.5)
 
 
 def wrong_axes(positions: np.ndarray, tables: StereoTables) -> np.ndarray:
     """Bool (..., A): axes of (..., N, 3) positions twisted the other way, or less than 10°."""
-    _, sine = _dihedrals(positions, tables.axes)
+    _, sine = dihedrals(positions, tables.axes)
     return ~(sine * tables.twists > 0.17)
 
 
-def _dihedrals(positions: np.ndarray, quadruples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def dihedrals(positions: np.ndarray, quadruples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cosine and sine (..., Q) of the dihedral angles of (Q, 4) atoms; 0 where not defined."""
     i, j, k, m = (positions[..., quadruples[:, column], :] for column in range(4))
     axis = k - j

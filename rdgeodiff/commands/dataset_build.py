@@ -52,13 +52,7 @@ def register_build(actions: Any) -> None:
     )
     build.add_argument("--runs", type=positive, default=3, help="of --metadynamics (3)")
     build.add_argument("--max-heavy-atoms", type=int, default=0, metavar="N", help="0: any")
-    build.add_argument(
-        "--exclude",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="leave out these molecules, compared without stereo: an archive, or molecules",
-    )
+    _add_exclude(build)
     build.add_argument("--seed", type=int, default=0)
     build.add_argument("--jobs", type=int, default=0, help="molecules at a time; 0: one a core")
     build.add_argument("--budget", type=float, metavar="HOURS", help="begin none after this time")
@@ -69,13 +63,7 @@ def register_build(actions: Any) -> None:
     fragments.add_argument(
         "--max-heavy-atoms", type=positive, default=17, metavar="N", help="of a fragment (17)"
     )
-    fragments.add_argument(
-        "--exclude",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="leave out these molecules, compared without stereo: an archive, or molecules",
-    )
+    _add_exclude(fragments)
     fragments.add_argument("--seed", type=int, default=0)
     export = add_command(actions, "export", run_export)
     export.add_argument("folder", help="of a build, finished or not")
@@ -83,6 +71,16 @@ def register_build(actions: Any) -> None:
     export.add_argument("--shard", metavar="FILE", help="default: FOLDER/shard.npz")
     export.add_argument(
         "--least", type=positive, default=1, metavar="N", help="leave out molecules with fewer"
+    )
+
+
+def _add_exclude(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="leave out these molecules, compared without stereo: an archive, or molecules",
     )
 
 
@@ -124,7 +122,6 @@ def run_fragments(args: argparse.Namespace) -> int:
     from rdgeodiff.datasets.fragments import choose_fragments
     from rdgeodiff.datasets.molecules import graph_keys
 
-    excluded = set[str]().union(*(graph_keys(path) for path in args.exclude))
     counts = {"read": 0, "not molecules": 0}
 
     def molecules() -> Iterator[Chem.Mol]:
@@ -136,7 +133,10 @@ def run_fragments(args: argparse.Namespace) -> int:
                 yield Chem.RemoveHs(record.mol)
 
     chosen = choose_fragments(
-        molecules(), largest=args.max_heavy_atoms, excluded=excluded, seed=args.seed
+        molecules(),
+        largest=args.max_heavy_atoms,
+        excluded=graph_keys(args.exclude),
+        seed=args.seed,
     )
     Path(args.output).write_text("".join(f"{smiles}\n" for smiles in chosen))
     print(

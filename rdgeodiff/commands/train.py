@@ -7,6 +7,7 @@ import dataclasses
 import json
 import signal
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -153,8 +154,18 @@ def _sampling(config: Any) -> Any:
     return Sampling(sampler, len(levels), sigma_min=levels[-1], sigma_max=levels[0])
 
 
-def _finished(folder: Path) -> tuple[Any, dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Config, averaged weights by name, offsets of levels of theory by name, and counts."""
+@dataclass(frozen=True)
+class _FinishedRun:
+    """Config, averaged weights and offsets of levels of theory by their names, and counts."""
+
+    config: Any
+    weights: dict[str, Any]
+    offsets: dict[str, Any]
+    meta: dict[str, Any]
+
+
+def _finished(folder: Path) -> _FinishedRun:
+    """The training run in `folder`."""
     from rdgeodiff.nn.theories import names_of
     from rdgeodiff.training.config import TrainConfig
     from rdgeodiff.training.state import load_state
@@ -168,7 +179,7 @@ def _finished(folder: Path) -> tuple[Any, dict[str, Any], dict[str, Any], dict[s
     average = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     names = names_of(list(config.theories.values()))
     offsets = dict(zip(names, tensors["theories.offsets"], strict=True)) if names else {}
-    return config, average, offsets, meta
+    return _FinishedRun(config, average, offsets, meta)
 
 
 def _away(texts: Sequence[str], offsets: Mapping[str, Any]) -> dict[str, float]:
@@ -193,18 +204,20 @@ def run_export(args: argparse.Namespace) -> int:
     from rdgeodiff.nn.theories import lead_away
 
     runs = [_finished(Path(folder)) for folder in args.run_folders]
-    config, weights, offsets, meta = runs[0]
-    for folder, (other, _, theirs, _) in zip(args.run_folders, runs, strict=True):
-        if (other.network, other.objective) != (config.network, config.objective):
+    first = runs[0]
+    config, weights, offsets, meta = first.config, first.weights, first.offsets, first.meta
+    for folder, run in zip(args.run_folders, runs, strict=True):
+        theirs = (run.config.network, run.config.objective)
+        if theirs != (config.network, config.objective):
             raise ValueError(f"{folder}: not of the same network and objective as the first run")
-        if theirs.keys() != offsets.keys():
+        if run.offsets.keys() != offsets.keys():
             raise ValueError(f"{folder}: not of the same levels of theory as the first run")
     if len(runs) > 1:
         # Runs that part late end in one basin, and their mean lies lower in it than each
         # (Wortsman et al. 2022, "Model soups").
-        weights = {k: torch.stack([w[k] for _, w, _, _ in runs]).mean(0) for k in weights}
-        offsets = {k: torch.stack([o[k] for _, _, o, _ in runs]).mean(0) for k in offsets}
-        meta = {**meta, "mean_of": [{"seed": c.seed, **m} for c, _, _, m in runs]}
+        weights = {k: torch.stack([run.weights[k] for run in runs]).mean(0) for k in weights}
+        offsets = {k: torch.stack([run.offsets[k] for run in runs]).mean(0) for k in offsets}
+        meta = {**meta, "mean_of": [{"seed": run.config.seed, **run.meta} for run in runs]}
     network = architecture(config.architecture).network(config.network)
     problems = network.load_state_dict(weights, strict=False)
     # A run keeps parameters only; buffers are constants.

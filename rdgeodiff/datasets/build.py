@@ -91,7 +91,7 @@ def build_dataset(
     needs_xtb = recipe.method != MMFF
     if needs_xtb:
         installed("xtb")
-    excluded = set[str]().union(*(graph_keys(path) for path in exclude))
+    excluded = graph_keys(exclude)
     header = {
         **_versions(recipe),
         "input_sha256": identity_of(source)["sha256"],

@@ -148,8 +148,12 @@ def graph_key(mol: Chem.Mol) -> str:
         return Chem.MolToSmiles(Chem.RemoveHs(mol), isomericSmiles=False)
 
 
-def graph_keys(path: str | os.PathLike[str]) -> set[str]:
-    """`graph_key` of the molecules of an archive of conformers, or of a file of molecules."""
+def graph_keys(paths: Iterable[str | os.PathLike[str]]) -> set[str]:
+    """`graph_key` of the molecules of archives of conformers and of files of molecules."""
+    return {graph_key(mol) for path in paths for mol in _molecules_of(path)}
+
+
+def _molecules_of(path: str | os.PathLike[str]) -> list[Chem.Mol]:
     if Path(path).suffix == ".npz":
         arrays = read_arrays(path)
         if "smiles" not in arrays:
@@ -159,4 +163,4 @@ def graph_keys(path: str | os.PathLike[str]) -> set[str]:
         ]
     else:
         found = [record.mol for record in read_molecules(path, add_hs=False)]
-    return {graph_key(mol) for mol in found if mol is not None}
+    return [mol for mol in found if mol is not None]
