@@ -32,6 +32,7 @@ from rdgeodiff.nn.graph_field import GraphFieldConfig, GraphFieldNetwork
 
 # Samplers that walk the T steps of the schedule, or some of them, and not a grid of their own.
 _ON_SCHEDULE = ("ancestral", "langevin")
+_THEORY = "theories."  # before the names of `FieldProcess.theories` in a file
 SWITCH = 0.5  # Å, where "staged" goes over to Langevin dynamics
 _FEATURES = [NODE_DIM, PAIR_DIM, list(ELEMENTS)]
 
@@ -100,7 +101,14 @@ class Process(Protocol):
 
 @dataclass(frozen=True)
 class FieldProcess:
-    """Of a `GraphFieldNetwork`, which is preconditioned to a denoiser."""
+    """Of a `GraphFieldNetwork`, which is preconditioned to a denoiser.
+
+    Attributes:
+        theories: offsets (H,) of levels of theory it was trained beside (`rdgeodiff.nn.theories`);
+            further training alone has a use for them.
+    """
+
+    theories: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def bind(
         self, network: nn.Module, graphs: MolBatch, sampler: str, bf16: bool = False
@@ -124,7 +132,7 @@ class FieldProcess:
         return None
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        return {}
+        return {_THEORY + name: offset for name, offset in self.theories.items()}
 
 
 @dataclass(frozen=True)
@@ -218,9 +226,10 @@ def architecture(name: Any) -> Architecture:
 def _field_process(info: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Process:
     if info["features"] != _FEATURES:
         raise ValueError("made for another feature table")
-    if tensors:
-        raise ValueError(f"unexpected tensors {', '.join(tensors)}")
-    return FieldProcess()
+    size = (GraphFieldConfig(**info["network"]).node_width,)
+    if others := [k for k, v in tensors.items() if not k.startswith(_THEORY) or v.shape != size]:
+        raise ValueError(f"unexpected tensors {', '.join(others)}")
+    return FieldProcess({name.removeprefix(_THEORY): v for name, v in tensors.items()})
 
 
 def _edge_score_process(info: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Process:

@@ -270,7 +270,7 @@ def test_a_network_is_of_its_own_theory_and_knows_others_by_their_offset(two_the
     assert mistold[~other].mean() > 1.25 * untold[~other].mean()
 
 
-def test_offsets_of_theories_are_continued_but_not_exported(two_theories, tmp_path):
+def test_offsets_of_theories_are_continued_and_go_with_the_weights(two_theories, tmp_path):
     first = _trainer(dataclasses.replace(two_theories, steps=3), tmp_path / "run")
     first.run(progress=False)
     offsets = first.theories.offsets.detach()
@@ -282,6 +282,10 @@ def test_offsets_of_theories_are_continued_but_not_exported(two_theories, tmp_pa
     model = load_model(tmp_path / "model.json")
     assert model.info["training"]["theories"] == {"other.npz": "MMFF94s"}
     assert dict(model.network.named_parameters()).keys() == first.average.keys()
+    further = dataclasses.replace(two_theories, start=str(tmp_path / "model.json"))
+    assert torch.equal(_trainer(further, tmp_path / "further").theories.offsets, offsets)
+    renamed = dataclasses.replace(further, theories=dict.fromkeys(further.theories, "GFN-FF"))
+    assert not _trainer(renamed, tmp_path / "renamed").theories.offsets.any()
 
 
 def test_a_model_may_be_led_away_from_a_theory(two_theories, tmp_path):
@@ -299,7 +303,13 @@ def test_a_model_may_be_led_away_from_a_theory(two_theories, tmp_path):
         plain = run._batch_loss(batch, None)
         run._loss = loss_of(model.network, two_theories, bf16=False)
         found = run._batch_loss(batch, None)
-    assert torch.allclose(found, expected, rtol=1e-4)
+        assert torch.allclose(found, expected, rtol=1e-4)
+        # Trained further, it is still told of the other theory what it was told before.
+        known = model.process.theories["MMFF94s"].expand(len(batch.sigma), -1)
+        told = run._batch_loss(batch, known)
+        run._loss = loss_of(run.network, two_theories, bf16=False)
+        before = run._batch_loss(batch, run.theories.offsets.expand(len(batch.sigma), -1))
+        assert torch.allclose(told, before, rtol=1e-4)
     assert not torch.allclose(plain, expected, rtol=1e-3)
 
 

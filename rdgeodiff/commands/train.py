@@ -198,7 +198,7 @@ def run_export(args: argparse.Namespace) -> int:
     """Averaged weights of a run as a model; needs no RDKit."""
     import torch
 
-    from rdgeodiff.architectures import EdgeScoreProcess, architecture
+    from rdgeodiff.architectures import EdgeScoreProcess, FieldProcess, Process, architecture
     from rdgeodiff.checkpoint import save_model
     from rdgeodiff.nn.graph_field import GraphFieldNetwork
     from rdgeodiff.nn.theories import lead_away
@@ -224,11 +224,9 @@ def run_export(args: argparse.Namespace) -> int:
     missing = {name for name, _ in network.named_parameters()} & set(problems.missing_keys)
     if missing or problems.unexpected_keys:
         raise ValueError(f"{args.run_folders[0]}: the state does not fit its config ({problems})")
-    away = _away(args.away, offsets)
-    for name, share in away.items():
+    if away := _away(args.away, offsets):
         assert isinstance(network, GraphFieldNetwork)  # no other has levels of theory
-        lead_away(network, offsets[name], share)
-    if away:
+        offsets = lead_away(network, offsets, away)
         meta = {**meta, "away": away}
     training = json.loads(config.to_json())
     del training["network"]
@@ -238,7 +236,7 @@ def run_export(args: argparse.Namespace) -> int:
         training[name] = {Path(p).name: value for p, value in training[name].items()}
     training["validation"] = [Path(p).name for p in config.validation]
     training["start"], training["teacher"] = Path(config.start).name, Path(config.teacher).name
-    process = None
+    process: Process = FieldProcess(offsets)
     if config.architecture == "DualEncoderEpsNetwork":
         process = EdgeScoreProcess(objective=config.objective)
     info: dict[str, Any] = {"objective": config.objective, "training": {**training, **meta}}

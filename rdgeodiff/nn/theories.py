@@ -4,12 +4,13 @@ Geometries of a force field teach how molecules fold, and some of it wrongly: MM
 ester or an ortho-methoxy group where GFN2-xTB does not. Told whose a conformer is, the network
 shares between the levels what holds at all of them and keeps the differences apart. It is told by
 an offset to the embedding of the noise level, one vector a level of theory, and none for the one it
-is made for: the trained network denoises to that one by itself, and the offsets are not shipped.
+is made for: the trained network denoises to that one by itself. The offsets lie beside its weights
+for whoever trains it further.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -30,12 +31,19 @@ class Theories(nn.Module):
 
     def __init__(self, of_shards: Sequence[str], width: int) -> None:
         super().__init__()
-        others = names_of(of_shards)
-        numbers = [others.index(name) + 1 if name else 0 for name in of_shards]
+        self.names = names_of(of_shards)
+        numbers = [self.names.index(name) + 1 if name else 0 for name in of_shards]
         self.register_buffer("numbers", torch.tensor(numbers), persistent=False)
-        if others:
+        if self.names:
             # Zero: a run begins with what the network knows of all of them together.
-            self.offsets = nn.Parameter(torch.zeros(len(others), width))
+            self.offsets = nn.Parameter(torch.zeros(len(self.names), width))
+
+    @torch.no_grad()
+    def begin_with(self, known: Mapping[str, torch.Tensor]) -> None:
+        """Take over the offsets of levels of theory that a model knows by name."""
+        for k, name in enumerate(self.names):
+            if name in known:
+                self.offsets[k] = known[name]
 
     def forward(self, shards: torch.Tensor) -> torch.Tensor | None:
         """(B, width) of molecules from `shards` (B,); None where there is one level alone."""
@@ -50,12 +58,24 @@ def names_of(of_shards: Sequence[str]) -> list[str]:
 
 
 @torch.no_grad()
-def lead_away(network: GraphFieldNetwork, offset: torch.Tensor, share: float) -> None:
-    """Give `network` -share times `offset` for good.
+def lead_away(
+    network: GraphFieldNetwork, offsets: Mapping[str, torch.Tensor], away: Mapping[str, float]
+) -> dict[str, torch.Tensor]:
+    """Give `network` minus a share of an offset for good.
 
     Levels of theory part only as far as training has brought them; going on in the direction from
     one to the network's own lessens what is left of it.
+
+    Args:
+        network: changed in place.
+        offsets: of its levels of theory, (H,) each.
+        away: names of some of them → share.
+
+    Returns:
+        The offsets that tell the changed network what `offsets` told it before.
     """
+    step = torch.stack([share * offsets[name] for name, share in away.items()]).sum(0)
     for layer in network.layers:
         assert isinstance(layer, GraphFieldLayer)
-        layer.modulate.bias -= share * layer.modulate.weight @ offset
+        layer.modulate.bias -= layer.modulate.weight @ step
+    return {name: offset + step for name, offset in offsets.items()}

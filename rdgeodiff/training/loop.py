@@ -198,7 +198,7 @@ class Trainer:
         stored = load_state(self.folder / "state")
         if stored is None:
             if self.config.start:
-                begin_with(self.network, self.config)
+                begin_with(self.network, self.theories, self.config)
                 self.average = {k: v.detach().clone() for k, v in self.network.named_parameters()}
             return
         tensors, meta = stored

@@ -10,8 +10,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from rdgeodiff.architectures import FieldProcess
 from rdgeodiff.checkpoint import Model, load_model
 from rdgeodiff.data.shards import Shard, ShardError, read_shard
+from rdgeodiff.nn.theories import Theories
 from rdgeodiff.training.config import TrainConfig
 
 # A trained network forgets at the rate it was trained with.
@@ -23,8 +25,8 @@ _KEPT = ("objective", "log_mean", "log_std", "max_atoms")
 
 
 @torch.no_grad()
-def begin_with(network: nn.Module, config: TrainConfig) -> None:
-    """Give a fresh `network` of `config` the weights of the model `config.start`.
+def begin_with(network: nn.Module, theories: Theories, config: TrainConfig) -> None:
+    """Give a fresh `network` and `theories` of `config` what the model `config.start` knows.
 
     Raises:
         CheckpointError: no such model, or one that is damaged.
@@ -41,6 +43,8 @@ def begin_with(network: nn.Module, config: TrainConfig) -> None:
     theirs = dict(model.network.named_parameters())
     for name, parameter in network.named_parameters():
         parameter.copy_(theirs[name])
+    if isinstance(model.process, FieldProcess):
+        theories.begin_with(model.process.theories)
 
 
 def fine_tuning(
