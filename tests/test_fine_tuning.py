@@ -134,6 +134,30 @@ def test_from_the_command_line_to_a_model(model, data, tmp_path, capsys):
         fine_tuning("nothing", {"x": 1.0})
 
 
+def test_a_fine_tuned_model_is_drawn_as_the_one_it_began_with(model, data, tmp_path, capsys):
+    guided = tmp_path / "guided.json"
+    info = json.loads(model.read_text())
+    guide = {"model": "base", "sha256": info["sha256"], "weight": 2.0}
+    info |= {"guide": guide, "sampling": {"sampler": "heun", "steps": 5}}
+    guided.write_text(json.dumps(info))
+    guided.with_suffix(".safetensors").write_bytes(model.with_suffix(".safetensors").read_bytes())
+    for ending in (".json", ".safetensors"):
+        (tmp_path / f"base{ending}").write_bytes(model.with_suffix(ending).read_bytes())
+    config = fine_tuning(guided, shard_shares([str(data)]), steps=1)
+    trainer(config, tmp_path / "run").run(progress=False)
+    export = ["export", str(tmp_path / "run"), str(tmp_path / "tuned")]
+    assert main(export) == 0
+    tuned = load_model(tmp_path / "tuned.json")
+    assert (tuned.sampling.sampler, tuned.sampling.steps) == ("heun", 5)
+    assert tuned.guide is not None and tuned.guide[1].weight == 2.0
+    assert capsys.readouterr().err == ""
+
+    guided.unlink()
+    assert main(export) == 0
+    assert load_model(tmp_path / "tuned.json").guide is None
+    assert "no guide" in capsys.readouterr().err
+
+
 def test_a_configuration_keeps_what_the_model_does_not_say(model, data, tmp_path):
     file = tmp_path / "config.json"
     file.write_text(json.dumps({"shards": {str(data / "a.npz"): 1.0}, "ema": 0.9, "steps": 2}))

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import signal
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,6 +155,23 @@ def _sampling(config: Any) -> Any:
     return Sampling(sampler, len(levels), sigma_min=levels[-1], sigma_max=levels[0])
 
 
+def _as_before(config: Any) -> dict[str, Any]:
+    """Sampling and guide of the model a run began with: once fine-tuned it is drawn as before."""
+    from rdgeodiff.checkpoint import CheckpointError, load_model
+
+    if not config.start or config.levels:
+        return {}
+    try:
+        info = load_model(config.start).info
+    except CheckpointError as error:
+        print(
+            f"note: the default sampler and no guide, for want of the start: {error}",
+            file=sys.stderr,
+        )
+        return {}
+    return {name: info[name] for name in ("sampling", "guide") if name in info}
+
+
 @dataclass(frozen=True)
 class _FinishedRun:
     """Config, averaged weights and offsets of levels of theory by their names, and counts."""
@@ -243,6 +261,7 @@ def run_export(args: argparse.Namespace) -> int:
     if config.objective == "aligned":
         # Such a network denoises by itself, whatever its architecture.
         info["sampling"] = dataclasses.asdict(_sampling(config))
+    info |= _as_before(config)
     written = save_model(args.stem, network, info, process)
     print(f"{written} and {written.with_suffix('.safetensors').name}: {meta['samples']} samples")
     return DONE
