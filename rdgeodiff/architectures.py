@@ -24,7 +24,7 @@ from rdgeodiff.diffusion.edge_scores import distance_denoiser, field_denoiser
 from rdgeodiff.diffusion.langevin import langevin, staged, staged_sigmas
 from rdgeodiff.diffusion.original_geodiff import RETRY_CLIP, NoiseTables, OriginalSampling
 from rdgeodiff.diffusion.samplers import SAMPLERS, Sampler
-from rdgeodiff.diffusion.schedule import Schedule, karras_sigmas, subset
+from rdgeodiff.diffusion.schedule import ASCENT, Schedule, ascent_sigmas, karras_sigmas, subset
 from rdgeodiff.graph import ELEMENTS, NODE_DIM, PAIR_DIM, MolBatch
 from rdgeodiff.nn.atom_graphs import AtomGraphs
 from rdgeodiff.nn.dual_encoder import DualEncoderConfig, DualEncoderEpsNetwork
@@ -50,6 +50,8 @@ class Sampling:
         steps_small: of molecules of up to `atoms_small` atoms, which need fewer; between those and
             the ones of at least `atoms_large`, which take `steps`, in proportion. 0: all alike.
         sigma_min, sigma_max: Å; rho: of the Karras grid.
+        foot, foot_small: Å, where `ancestral_ascent` begins to climb, with large molecules and with
+            small ones as above; at most `rdgeodiff.diffusion.schedule.ASCENT`.
         noise_scale: of the noise this sampler adds in its steps. A network that has not learnt
             everything blurs what it has; less noise than theory asks for sharpens it again, at the
             cost of diversity (as low temperatures do).
@@ -64,13 +66,24 @@ class Sampling:
     steps_small: int = 0
     atoms_small: int = 0
     atoms_large: int = 0
+    foot: float = ASCENT
+    foot_small: float = ASCENT
 
     def steps_for(self, n_atoms: int) -> int:
         """Noise levels visited for a molecule of so many atoms."""
-        if not self.steps_small or n_atoms >= self.atoms_large:
+        if not self.steps_small:
             return self.steps
+        return round(self._between(self.steps_small, self.steps, n_atoms))
+
+    def foot_for(self, n_atoms: int) -> float:
+        """Where the ascent begins for a molecule of so many atoms."""
+        return self._between(self.foot_small, self.foot, n_atoms)
+
+    def _between(self, small: float, large: float, n_atoms: int) -> float:
+        if n_atoms >= self.atoms_large:
+            return large
         share = max(n_atoms - self.atoms_small, 0) / (self.atoms_large - self.atoms_small)
-        return round(self.steps_small + share * (self.steps - self.steps_small))
+        return small + share * (large - small)
 
 
 class Process(Protocol):
@@ -270,6 +283,9 @@ def _levels(
 ) -> list[float]:
     default = len(schedule) if sampler == "langevin" else sampling.steps
     count = steps or (sampling.steps_for(atoms) if sampler == sampling.sampler else default)
+    if sampler == "ancestral_ascent":
+        lowest, highest, foot = sampling.sigma_min, sampling.sigma_max, sampling.foot_for(atoms)
+        return ascent_sigmas(count, lowest, highest, sampling.rho, foot).tolist()
     if sampler in _ON_SCHEDULE:
         return subset(schedule, count).tolist()
     return karras_sigmas(count, sampling.sigma_min, sampling.sigma_max, sampling.rho).tolist()

@@ -12,7 +12,7 @@ from helpers import embedded, positions_of
 
 from rdgeodiff.checkpoint import Sampling
 from rdgeodiff.diffusion.samplers import SAMPLERS, ancestral, network_calls
-from rdgeodiff.diffusion.schedule import Schedule, karras_sigmas
+from rdgeodiff.diffusion.schedule import ASCENT, Schedule, ascent_sigmas, karras_sigmas
 from rdgeodiff.geometry import align, random_rotations
 
 NAMES = sorted(SAMPLERS)
@@ -23,12 +23,15 @@ STOCHASTIC = (
     "dpm_solver_pp_2s_ancestral",
     "euler_ancestral",
 )
+CLIMBING = ("ancestral_ascent",)  # to a maximum of the density, not to a sample of it
 DEFAULTS = Sampling()
 
 
 def _default_levels(name: str) -> np.ndarray:
     if name == "ancestral":
         return Schedule().subset(DEFAULTS.steps)
+    if name in CLIMBING:
+        return ascent_sigmas(DEFAULTS.steps, DEFAULTS.sigma_min, DEFAULTS.sigma_max)
     return karras_sigmas(DEFAULTS.steps, DEFAULTS.sigma_min, DEFAULTS.sigma_max, DEFAULTS.rho)
 
 
@@ -51,7 +54,9 @@ def target() -> torch.Tensor:
 
 def test_names_and_signatures():
     assert {"ancestral", "heun", "dpm_solver_pp_2m"} <= set(SAMPLERS)
-    assert set(NAMES) == set(DETERMINISTIC) | set(STOCHASTIC), "tell the new sampler's kind above"
+    assert set(NAMES) == set(DETERMINISTIC + STOCHASTIC + CLIMBING), (
+        "tell the new sampler's kind above"
+    )
     assert DEFAULTS.sampler in SAMPLERS
     for sampler in SAMPLERS.values():
         assert list(inspect.signature(sampler).parameters) == [
@@ -168,10 +173,11 @@ GAUSSIAN_STEPS = {
     "dpm_solver_pp_2m": karras_sigmas(25, 0.01, 12.17),
     "dpm_solver_pp_2m_sde": karras_sigmas(100, 0.01, 12.17),
     "dpm_solver_pp_2s_ancestral": karras_sigmas(25, 0.01, 12.17),
+    "ancestral_ascent": ascent_sigmas(25, 0.01, 12.17),
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DETERMINISTIC + STOCHASTIC)
 def test_gaussian_target_has_the_right_moments(name):
     """For N(μ, s²) the exact denoiser is D = (s² x + σ² μ)/(s² + σ²)."""
     mean = torch.tensor([[0.5, -1.0, 2.0], [-2.0, 0.0, 1.0]], dtype=torch.float64)
@@ -205,6 +211,69 @@ def test_two_point_target_is_shared_evenly(name):
     side = (found * mean).sum((1, 2)).sign().view(-1, 1, 1)
     assert (found - side * mean).abs().amax((1, 2)).median() < 0.01
     assert abs((side > 0).double().mean().item() - 0.5) < 0.045  # four standard errors
+
+
+@pytest.mark.parametrize("name", CLIMBING)
+def test_the_ascent_ends_on_the_summit_that_the_noise_has_chosen(name):
+    """Of two Gaussians, a wide one and one half as likely: nearly all spread is left behind, yet
+    each is reached as often as it is likely."""
+    mean, spread, shares = 4.0, 0.3, torch.tensor([2.0, 1.0], dtype=torch.float64) / 3
+    centres = torch.tensor([-mean, mean], dtype=torch.float64)
+
+    def exact(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        variance = sigma.view(-1, 1, 1, 1) ** 2
+        apart = x.unsqueeze(-1) - centres
+        belongs = torch.softmax(shares.log() - 0.5 * apart**2 / (spread**2 + variance), -1)
+        denoised = (spread**2 * x.unsqueeze(-1) + variance * centres) / (spread**2 + variance)
+        return (belongs * denoised).sum(-1)
+
+    levels = ascent_sigmas(25, 0.04, 12.17)
+    noise = _noise((4000, 1, 3), seed=6, centred=False)
+    generator = torch.Generator().manual_seed(7)
+    drawn = centres[torch.multinomial(shares, 12_000, True, generator=generator)].view(4000, 1, 3)
+    found = SAMPLERS[name](exact, drawn + levels[0] * noise(-1), levels, noise=noise)
+    right = found > 0
+    assert right.double().mean().item() == pytest.approx(1 / 3, abs=0.02)
+    beside = torch.where(right, found - mean, found + mean)
+    assert beside.square().mean().sqrt() < 0.05 * spread
+
+
+@pytest.mark.parametrize("name", CLIMBING)
+def test_the_ascent_draws_nothing_and_calls_once_a_level(name, target):
+    levels, start = [0.5, 0.2, 0.1, 0.0], target + 0.5 * _noise(target.shape)(-1)
+
+    def refuse(step: int) -> torch.Tensor:
+        raise AssertionError("there is no noise in an ascent")
+
+    seen = []
+    found = SAMPLERS[name](
+        lambda x, s: seen.append((s[0].item(), x)) or 0.9 * x, start, levels, noise=refuse
+    )
+    assert [s for s, _ in seen] == pytest.approx(levels[:-1])
+    assert torch.allclose(seen[2][1], 0.81 * start)
+    assert torch.allclose(found, 0.729 * start)
+
+
+@pytest.mark.parametrize("count", range(1, 30))
+def test_the_grid_of_an_ascent_meets_its_level(count):
+    levels = ascent_sigmas(count, 0.04, 12.17)
+    assert len(levels) == count + 1 and levels[-1] == 0
+    assert levels[0] == pytest.approx(12.17)
+    assert (np.diff(levels) < 0).all()
+    if count > 1:
+        assert ASCENT in levels
+        above = int((levels > ASCENT).sum())
+        assert network_calls("ancestral_ascent", count) == count + above
+        assert above == max(1, round(0.44 * count))
+    if count > 2:
+        assert levels[-2] == pytest.approx(0.04)
+    small = Sampling(foot=0.8, foot_small=0.5, atoms_small=20, atoms_large=40)
+    assert [small.foot_for(n) for n in (1, 20, 30, 40, 90)] == pytest.approx(
+        [0.5, 0.5, 0.65, 0.8, 0.8]
+    )
+    assert (count == 1) or 0.5 in ascent_sigmas(count, 0.04, 12.17, foot=small.foot_for(9))
+    outside = ascent_sigmas(count, 0.01, 0.5)
+    assert outside == pytest.approx(karras_sigmas(count, 0.01, 0.5))
 
 
 def test_ancestral_step_is_the_papers_kernel():
@@ -279,8 +348,12 @@ def test_calls_and_callbacks(name, target):
     assert [s for _, s, *_ in seen] == pytest.approx(levels[:-1])
     assert all(shape == target.shape and d is target for _, _, shape, d in seen)
     assert all(s > 0 for s in calls)
-    twice = {"heun": 2 * DEFAULTS.steps - 1, "dpm_solver_pp_2s_ancestral": 2 * DEFAULTS.steps}
-    expected = twice.get(name, DEFAULTS.steps)
+    more = {
+        "heun": 2 * DEFAULTS.steps - 1,
+        "dpm_solver_pp_2s_ancestral": 2 * DEFAULTS.steps,
+        "ancestral_ascent": DEFAULTS.steps + sum(level > ASCENT for level in levels),
+    }
+    expected = more.get(name, DEFAULTS.steps)
     assert len(calls) == expected == network_calls(name, DEFAULTS.steps)
 
 

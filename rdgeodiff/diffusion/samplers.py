@@ -21,6 +21,7 @@ from typing import Protocol
 import torch
 
 from rdgeodiff.diffusion.denoiser import Denoiser
+from rdgeodiff.diffusion.schedule import ASCENT, levels_above_ascent
 
 LAST_MIDPOINT = 0.27  # of the last level, where `dpm_solver_pp_2s_ancestral` looks once more
 
@@ -143,13 +144,38 @@ def dpm_solver_pp_2s_ancestral(
     """
     for step, (now, after) in enumerate(_pairs(sigmas)):
         denoised = _evaluate(denoiser, x, now, step, callback)
-        between = after if after > 0 else LAST_MIDPOINT * now
-        middle = denoised + (between / now) * (x - denoised)
-        ahead = denoiser(middle, _levels(middle, between))
-        below = after**2 / now
-        x = ahead + (below / now) * (x - ahead)
+        x = _second_call(denoiser, x, denoised, now, after)
         if after > 0:
-            x = x + math.sqrt(after**2 - below**2) * noise(step)
+            x = x + _added(now, after) * noise(step)
+    return x
+
+
+def ancestral_ascent(
+    denoiser: Denoiser,
+    x: torch.Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise,
+    callback: Callback | None = None,
+) -> torch.Tensor:
+    """`dpm_solver_pp_2s_ancestral` down to `ASCENT`, then uphill to a maximum of the density.
+
+    As D − x = σ² ∇ln p_σ, to put D(x; σ) in the place of x is a step of gradient ascent on the
+    density at the width σ, and to lower σ on the way takes the summit from coarse to fine
+    (Kadkhodaie and Simoncelli 2021, "Stochastic Solutions for Linear Inverse Problems using the
+    Prior Implicit in a Denoiser", algorithm 1, here with whole steps, no noise and a given σ).
+    Conformers are minima of the energy, maxima of the density: which one is decided by the noise
+    above `ASCENT`; what a sampler adds or keeps below it only leaves soft torsions beside them. One
+    call a step there, two above.
+    """
+    for step, (now, after) in enumerate(_pairs(sigmas)):
+        denoised = _evaluate(denoiser, x, now, step, callback)
+        if now <= ASCENT:
+            x = denoised
+            continue
+        x = _second_call(denoiser, x, denoised, now, after)
+        if after > 0:
+            x = x + _added(now, after) * noise(step)
     return x
 
 
@@ -163,13 +189,16 @@ SAMPLERS: dict[str, Sampler] = {
     "dpm_solver_pp_2m": dpm_solver_pp_2m,
     "dpm_solver_pp_2m_sde": dpm_solver_pp_2m_sde,
     "dpm_solver_pp_2s_ancestral": dpm_solver_pp_2s_ancestral,
+    "ancestral_ascent": ancestral_ascent,
 }
 
 
 def network_calls(sampler: str, levels: int) -> int:
-    """Denoiser calls of `sampler` on so many noise levels (0 not counted)."""
+    """Denoiser calls of `sampler` on so many noise levels (0 not counted) of its own grid."""
     if sampler == "dpm_solver_pp_2s_ancestral":
         return 2 * levels
+    if sampler == "ancestral_ascent":
+        return levels + levels_above_ascent(levels)
     return 2 * levels - 1 if sampler == "heun" else levels
 
 
@@ -216,6 +245,21 @@ def _multistep(
             x = x + after * math.sqrt(-math.expm1(-2.0 * churn * width)) * noise(step)
         previous, last_width = denoised, width
     return x
+
+
+def _second_call(
+    denoiser: Denoiser, x: torch.Tensor, denoised: torch.Tensor, now: float, after: float
+) -> torch.Tensor:
+    """Positions at after²/now from `x` at `now`, by second order."""
+    between = after if after > 0 else LAST_MIDPOINT * now
+    middle = denoised + (between / now) * (x - denoised)
+    ahead = denoiser(middle, _levels(middle, between))
+    return ahead + (after / now) ** 2 * (x - ahead)
+
+
+def _added(now: float, after: float) -> float:
+    """Noise in Å that lifts positions from after²/now to `after`."""
+    return after * math.sqrt(1.0 - (after / now) ** 2)
 
 
 def _pairs(sigmas: Sequence[float]) -> list[tuple[float, float]]:

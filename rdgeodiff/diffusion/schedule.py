@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+ASCENT = 0.86  # Å, the highest level from which the sampler `ancestral_ascent` climbs
+_RHO_BELOW = 3.0  # of its grid from there on
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -59,3 +62,25 @@ def karras_sigmas(
     ramp = np.linspace(0.0, 1.0, count) if count > 1 else np.zeros(1)
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     return np.append((high + ramp * (low - high)) ** rho, 0.0)
+
+
+def ascent_sigmas(
+    count: int, sigma_min: float, sigma_max: float, rho: float = 7.0, foot: float = ASCENT
+) -> np.ndarray:
+    """`count` decreasing levels in Å for `ancestral_ascent`, and 0: two Karras grids that meet at
+    `foot`, from where it climbs, at most `ASCENT`.
+
+    Where the range does not hold `foot`, there is one grid.
+    """
+    above = levels_above_ascent(count)
+    if above == count or not sigma_min < foot < sigma_max:
+        return karras_sigmas(count, sigma_min, sigma_max, rho)
+    high = karras_sigmas(above + 1, foot, sigma_max, rho)[:above]
+    low = karras_sigmas(count - above, sigma_min, foot, _RHO_BELOW)
+    low[0] = foot  # which rounding may have missed
+    return np.append(high, low)
+
+
+def levels_above_ascent(count: int) -> int:
+    """How many of the levels of `ancestral_ascent` lie above its foot: four of nine, about."""
+    return max(1, round(0.44 * count))
