@@ -142,12 +142,7 @@ def dpm_solver_pp_2s_ancestral(
     predictions a step is made of belong to one path, where `dpm_solver_pp_2m_sde` extrapolates
     over the noise it has added between its two.
     """
-    for step, (now, after) in enumerate(_pairs(sigmas)):
-        denoised = _evaluate(denoiser, x, now, step, callback)
-        x = _second_call(denoiser, x, denoised, now, after)
-        if after > 0:
-            x = x + _added(now, after) * noise(step)
-    return x
+    return _ancestral_2s(denoiser, x, sigmas, noise, callback)
 
 
 def ancestral_ascent(
@@ -168,15 +163,7 @@ def ancestral_ascent(
     above `ASCENT`; what a sampler adds or keeps below it only leaves soft torsions beside them. One
     call a step there, two above.
     """
-    for step, (now, after) in enumerate(_pairs(sigmas)):
-        denoised = _evaluate(denoiser, x, now, step, callback)
-        if now <= ASCENT:
-            x = denoised
-            continue
-        x = _second_call(denoiser, x, denoised, now, after)
-        if after > 0:
-            x = x + _added(now, after) * noise(step)
-    return x
+    return _ancestral_2s(denoiser, x, sigmas, noise, callback, ascent=ASCENT)
 
 
 SAMPLERS: dict[str, Sampler] = {
@@ -247,19 +234,28 @@ def _multistep(
     return x
 
 
-def _second_call(
-    denoiser: Denoiser, x: torch.Tensor, denoised: torch.Tensor, now: float, after: float
+def _ancestral_2s(
+    denoiser: Denoiser,
+    x: torch.Tensor,
+    sigmas: Sequence[float],
+    noise: Noise,
+    callback: Callback | None,
+    ascent: float = 0.0,
 ) -> torch.Tensor:
-    """Positions at after²/now from `x` at `now`, by second order."""
-    between = after if after > 0 else LAST_MIDPOINT * now
-    middle = denoised + (between / now) * (x - denoised)
-    ahead = denoiser(middle, _levels(middle, between))
-    return ahead + (after / now) ** 2 * (x - ahead)
-
-
-def _added(now: float, after: float) -> float:
-    """Noise in Å that lifts positions from after²/now to `after`."""
-    return after * math.sqrt(1.0 - (after / now) ** 2)
+    """Uphill from the level `ascent` on."""
+    for step, (now, after) in enumerate(_pairs(sigmas)):
+        denoised = _evaluate(denoiser, x, now, step, callback)
+        if now <= ascent:
+            x = denoised
+            continue
+        between = after if after > 0 else LAST_MIDPOINT * now
+        middle = denoised + (between / now) * (x - denoised)
+        ahead = denoiser(middle, _levels(middle, between))
+        below = (after / now) ** 2  # of the noise in `x`, that which is left at σ_s²/σ_t
+        x = ahead + below * (x - ahead)
+        if after > 0:
+            x = x + after * math.sqrt(1.0 - below) * noise(step)
+    return x
 
 
 def _pairs(sigmas: Sequence[float]) -> list[tuple[float, float]]:
