@@ -18,7 +18,9 @@ def _weights(network):
 
 
 @pytest.mark.parametrize(
-    "more", [{"layers": 3}, {"vectors": 4}, {"layers": 4, "vectors": 3}], ids=str
+    "more",
+    [{"layers": 3}, {"vectors": 4}, {"width": 20}, {"layers": 4, "vectors": 3, "width": 32}],
+    ids=str,
 )
 def test_growing_changes_nothing_and_opens_new_ways(more):
     small = tiny_network()
@@ -43,6 +45,20 @@ def test_growing_changes_nothing_and_opens_new_ways(more):
     ]
     assert names
     assert any(largest_difference(large.state_dict()[k], old[k]) > 0 for k in names)
+
+
+def test_vectors_grow_beside_vectors_and_a_wider_state_stays_close():
+    small = tiny_network(vectors=3)
+    batch = batch_of("C[C@H](O)C(F)Cl", "CCO")
+    x, levels = noisy(batch), torch.tensor([0.3, 2.0])
+    expected = denoise(small, batch, x, levels)
+    for more, tolerance in (({"vectors": 5, "width": 20}, 1e-5), ({"node_width": 48}, 0.1)):
+        large = GraphFieldNetwork(GraphFieldConfig(**{**SMALL, "vectors": 3, **more}))
+        with torch.no_grad():
+            fresh = largest_difference(denoise(large, batch, x, levels), expected)
+            grow(large, _weights(small))
+            grown = largest_difference(denoise(large, batch, x, levels), expected)
+        assert grown < tolerance * max(fresh, 1.0), more
 
 
 def test_what_does_not_fit_is_named():

@@ -15,7 +15,7 @@ import torch
 
 from rdgeodiff.data.shards import Shard
 from rdgeodiff.diffusion.objectives import draw_sigmas
-from rdgeodiff.graph import MolBatch
+from rdgeodiff.graph import MolBatch, MolGraph
 
 PAD_STEP = 4  # molecules are padded to the next multiple
 
@@ -94,22 +94,29 @@ class Mixture:
         fits = (atoms <= max_atoms) & (atoms > 1)
         self.left_out = int((~fits).sum())
         pads = -(-atoms // PAD_STEP) * PAD_STEP
-        self._buckets: list[_Bucket] = []
+        self.buckets: list[Bucket] = []
         for pad in np.unique(pads[fits]):
             inside = np.flatnonzero(fits & (pads == pad))
-            size = int(np.clip(pair_budget // pad**2, 4, 256))
+            size = int(np.clip(pair_budget // pad**2, 4, max(256, pair_budget // 160)))
             mass = share[source[inside]]
-            self._buckets.append(
-                _Bucket(
+            reached = [
+                self._shares(int(s), int(m))
+                for s, m in zip(source[inside], local[inside], strict=True)
+            ]
+            self.buckets.append(
+                Bucket(
                     int(pad),
                     size,
                     source[inside],
                     local[inside],
                     np.cumsum(mass / mass.sum()),
                     mass.sum(),
+                    # Molecule k's conformers share the unit from k to k + 1.
+                    np.concatenate([k + r for k, r in enumerate(reached)]),
+                    np.cumsum([0, *(len(r) for r in reached)]),
                 )
             )
-        per_batch = np.array([b.mass / b.size for b in self._buckets])
+        per_batch = np.array([b.mass / b.size for b in self.buckets])
         self._bucket_cdf = np.cumsum(per_batch / per_batch.sum())
         # One width of the stereo table for all batches keeps the number of tensor shapes small.
         self._pad_centers = max(
@@ -120,20 +127,18 @@ class Mixture:
     def batch(self, step: int) -> TrainingBatch:
         """The batch of training step `step`."""
         rng = np.random.default_rng([self._seed, step])
-        bucket = self._buckets[int(np.searchsorted(self._bucket_cdf, rng.random(), side="right"))]
+        chosen = int(np.searchsorted(self._bucket_cdf, rng.random(), side="right"))
+        bucket = self.buckets[chosen]
         rows = np.searchsorted(bucket.cdf, rng.random(bucket.size), side="right")
         rows = np.minimum(rows, len(bucket.cdf) - 1)
-        graphs, clean = [], np.zeros((bucket.size, bucket.pad, 3), np.float32)
-        floors = torch.from_numpy(self._floors[bucket.source[rows]])
-        for k, row in enumerate(rows):
-            shard, molecule = self._shards[bucket.source[row]], int(bucket.local[row])
-            graphs.append(shard.graph(molecule))
-            which = self._conformer(int(bucket.source[row]), molecule, rng)
-            clean[k, : graphs[-1].n_atoms] = shard.conformer(molecule, which)
+        drawn = np.searchsorted(bucket.conformers, rows + rng.random(bucket.size), side="right")
+        drawn = np.clip(drawn, bucket.first[rows], bucket.first[rows + 1] - 1)
+        graphs, clean = self._gather(chosen, rows, drawn)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        floors = torch.from_numpy(self._floors[bucket.source[rows]])
         return TrainingBatch(
-            MolBatch.collate(graphs, pad_atoms=bucket.pad, pad_centers=self._pad_centers),
-            torch.from_numpy(clean),
+            graphs,
+            clean,
             torch.randn(clean.shape, generator=generator),
             draw_sigmas(
                 bucket.size,
@@ -145,13 +150,32 @@ class Mixture:
             torch.from_numpy(bucket.source[rows]),
         )
 
-    def _conformer(self, source: int, molecule: int, rng: np.random.Generator) -> int:
+    def _gather(
+        self, chosen: int, rows: np.ndarray, drawn: np.ndarray
+    ) -> tuple[MolBatch, torch.Tensor]:
+        """Graphs and clean positions of molecules `rows` of a bucket in conformers `drawn`."""
+        bucket = self.buckets[chosen]
+        graphs, clean = [], np.zeros((len(rows), bucket.pad, 3), np.float32)
+        for k, (row, conformer) in enumerate(zip(rows, drawn, strict=True)):
+            shard, molecule = self._shards[bucket.source[row]], int(bucket.local[row])
+            graphs.append(shard.graph(molecule))
+            which = int(conformer - bucket.first[row])
+            clean[k, : graphs[-1].n_atoms] = shard.conformer(molecule, which)
+        return self.collate(graphs, bucket.pad), torch.from_numpy(clean)
+
+    def collate(self, graphs: Sequence[MolGraph], pad: int) -> MolBatch:
+        """`graphs` of one bucket with the stereo table of all of them."""
+        return MolBatch.collate(graphs, pad_atoms=pad, pad_centers=self._pad_centers)
+
+    def _shares(self, source: int, molecule: int) -> np.ndarray:
+        """(C,) cumulative probabilities of a molecule's conformers."""
         shard, temperature = self._shards[source], self._temperatures[source]
         energies = shard.energies(molecule) if temperature > 0 else None
         if energies is None:
-            return int(rng.integers(shard.n_confs[molecule]))
+            count = int(shard.n_confs[molecule])
+            return np.arange(1, count + 1) / count
         reached = np.cumsum(np.exp(-energies / temperature))
-        return int(np.searchsorted(reached, rng.random() * reached[-1], side="right"))
+        return reached / reached[-1]
 
     def stream(self, start: int, stop: int, ahead: int = 4) -> Iterator[TrainingBatch]:
         """Batches of steps start..stop-1, prepared `ahead` in threads."""
@@ -167,10 +191,24 @@ class Mixture:
 
 
 @dataclass(frozen=True)
-class _Bucket:
+class Bucket:
+    """Molecules that are padded to the same size.
+
+    Attributes:
+        pad: atoms they are padded to.
+        size: molecules in a batch.
+        source, local: (M,) number of each molecule's shard, and its own in it.
+        cdf: (M,) cumulative probability of the molecules.
+        mass: share of the samples.
+        conformers: (C,) cumulative probability of the conformers, 1 a molecule.
+        first: (M + 1,) where each molecule's conformers begin.
+    """
+
     pad: int
     size: int
     source: np.ndarray
     local: np.ndarray
     cdf: np.ndarray
     mass: float
+    conformers: np.ndarray
+    first: np.ndarray

@@ -3,6 +3,9 @@
 What was learnt is kept while capacity is added (the idea of Net2Net, Chen et al. 2016, arXiv
 1511.05641). Columns that read new features start at zero; rows that make them, and whole new
 layers, keep their own initial values, for a new layer changes nothing until it is trained.
+
+With more layers, vectors or channels of pairs the function stays the same. With a wider node state
+it stays close: the layers' norms are then taken over the new channels, too.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ def grow(network: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
         ValueError: a parameter that `network` does not have, or has in a smaller shape.
     """
     own = dict(network.named_parameters())
+    ours, theirs = _sections(own), _sections(weights)
     for name, old in weights.items():
         new = own.get(name)
         if new is None:
@@ -32,6 +36,58 @@ def grow(network: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
         smaller = new.ndim != old.ndim
         if smaller or any(n < o for n, o in zip(new.shape, old.shape, strict=True)):
             raise ValueError(f"{name}: {tuple(old.shape)} does not fit into {tuple(new.shape)}")
-        rows = new[: len(old)]
-        rows.zero_()
-        rows[tuple(slice(n) for n in old.shape)] = old.to(new)
+        places = [
+            _places(old.shape[axis], *(_of(s, name, axis) for s in (theirs, ours)))
+            for axis in range(old.ndim)
+        ]
+        made = places[:1]
+        if name.endswith("vectors.mix"):  # whose rows are what it reads
+            made = [torch.arange(len(new)), places[1]]
+        new[torch.meshgrid(*made, indexing="ij")] = 0.0
+        new[torch.meshgrid(*places, indexing="ij")] = old.to(new)
+    _share_norms(own, weights)
+
+
+def _sections(weights: Mapping[str, torch.Tensor]) -> dict[tuple[str, int], list[int]]:
+    """Ending of a parameter's name, axis → lengths of the parts this axis is made of."""
+    if "pair.weight" not in weights or "embed.weight" not in weights:
+        return {}
+    node, width = len(weights["embed.weight"]), len(weights["layers.0.message.weight"])
+    vectors = (len(weights["layers.0.weights.weight"]) - 3) // 2
+    parts = {
+        ("pair.weight", 0): [width] * (len(weights["pair.weight"]) // width),
+        ("modulate.weight", 0): [node, node],
+        ("weights.weight", 0): [3, vectors, vectors],
+        ("update.0.weight", 1): [node, width, vectors],
+    }
+    biases = {(name.replace("weight", "bias"), 0): p for (name, axis), p in parts.items()}
+    biases[("weights.bias", 0)] = parts[("weights.weight", 0)]
+    return parts | {k: v for k, v in biases.items() if k[0] != "update.0.bias"}
+
+
+def _of(sections: Mapping[tuple[str, int], list[int]], name: str, axis: int) -> list[int] | None:
+    for (ending, along), lengths in sections.items():
+        if along == axis and (name == ending or name.endswith("." + ending)):
+            return lengths
+    return None
+
+
+def _places(count: int, theirs: list[int] | None, ours: list[int] | None) -> torch.Tensor:
+    """Where the old rows (or columns) lie among the new ones."""
+    if theirs is None or ours is None:
+        return torch.arange(count)
+    starts = torch.tensor([0, *ours]).cumsum(0)
+    return torch.cat([start + torch.arange(n) for start, n in zip(starts, theirs, strict=False)])
+
+
+def _share_norms(own: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]) -> None:
+    """Undo what new channels that are nearly zero do to the norm of the old ones."""
+    if "embed.weight" not in weights:
+        return
+    before, now = len(weights["embed.weight"]), len(own["embed.weight"])
+    share = (before / now) ** 0.5
+    for name, old in weights.items():
+        if name.endswith("modulate.weight"):
+            own[name][:before] *= share
+        elif name.endswith("modulate.bias"):  # of 1 + scale
+            own[name][:before] = share * (1.0 + old[:before]) - 1.0
