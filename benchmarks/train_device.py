@@ -19,14 +19,11 @@ import torch
 from torch.nn.functional import pad
 
 from rdgeodiff.checkpoint import load_model
-from rdgeodiff.data.shards import read_shard
 from rdgeodiff.diffusion.objectives import noisy_pair
 from rdgeodiff.training.batches import TrainingBatch
 from rdgeodiff.training.config import TrainConfig
 from rdgeodiff.training.growth import grow
 from rdgeodiff.training.loop import Trainer
-from rdgeodiff.training.muon import StackedMuon
-from rdgeodiff.training.resident import ResidentMixture
 from rdgeodiff.training.state import save_state
 
 CHECK = 50  # steps between two looks at the loss
@@ -65,26 +62,10 @@ def main() -> None:
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_text(config.to_json())
-    # The trainer's own mixture is not drawn from.
     trainer = Trainer(config, out / "none", device=args.device, compiled=args.compile, bf16=True)
     if args.grow:
         begin_larger(trainer, args.grow)
-    matrices = trainer.optimizers[0].param_groups[0]["params"]
-    stacked = StackedMuon(matrices, config.learning_rate)
-    stacked.param_groups[0]["peak"] = config.learning_rate
-    optimizers = [stacked, trainer.optimizers[1]]
-    mixture = ResidentMixture(
-        [read_shard(p) for p in config.shards],
-        list(config.shards.values()),
-        device=trainer.device,
-        pair_budget=config.pair_budget,
-        max_atoms=config.max_atoms,
-        seed=config.seed,
-        log_mean=config.log_mean,
-        log_std=config.log_std,
-        floors=[config.floors.get(p, 0.0) for p in config.shards],
-        temperatures=[config.temperatures.get(p, config.temperature) for p in config.shards],
-    )
+    mixture, optimizers = trainer.mixture, trainer.optimizers
     learnt = [*trainer.network.parameters(), *trainer.theories.parameters()]
     averaged = list(trainer.average.values())
     live = [v.detach() for v in trainer.network.parameters()]

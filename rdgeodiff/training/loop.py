@@ -17,10 +17,11 @@ from rdgeodiff.graph import MolBatch
 from rdgeodiff.nn.graph_field import GraphFieldNetwork
 from rdgeodiff.nn.theories import Theories
 from rdgeodiff.precision import takes_bf16
-from rdgeodiff.training.batches import Mixture, TrainingBatch
+from rdgeodiff.training.batches import TrainingBatch
 from rdgeodiff.training.config import TrainConfig
 from rdgeodiff.training.distillation import StridePairing
 from rdgeodiff.training.losses import loss_of, optimizers_of, pairing_of
+from rdgeodiff.training.resident import mixture_on
 from rdgeodiff.training.start import begin_with
 from rdgeodiff.training.state import load_state, pack_optimizer, save_state, unpack_optimizer
 
@@ -76,7 +77,8 @@ class Trainer:
             for layer in self.network.layers:
                 layer.compile(dynamic=True)
         self._restore()
-        self.mixture = Mixture(
+        self.mixture = mixture_on(
+            self.device,
             [read_shard(p) for p in config.shards],
             list(config.shards.values()),
             pair_budget=config.pair_budget,

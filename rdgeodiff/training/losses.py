@@ -19,6 +19,7 @@ from rdgeodiff.graph import MolBatch
 from rdgeodiff.nn.atom_graphs import AtomGraphs
 from rdgeodiff.nn.dual_encoder import DualEncoderEpsNetwork
 from rdgeodiff.training.config import TrainConfig
+from rdgeodiff.training.muon import StackedMuon
 
 # (graphs, noisy x, clean x, σ, offset of the embedding of σ or None) → loss (B,)
 FieldLoss = Callable[
@@ -83,9 +84,7 @@ def optimizers_of(
         matrices, others = _split(network)
         others += beside
         groups = [
-            torch.optim.Muon(
-                matrices, lr=config.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
-            ),
+            _muon(matrices, config.learning_rate),
             torch.optim.AdamW(
                 others, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, foreach=True
             ),
@@ -94,6 +93,12 @@ def optimizers_of(
         for group in optimizer.param_groups:
             group["peak"] = config.learning_rate
     return groups
+
+
+def _muon(matrices: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    if matrices[0].device.type == "cuda":  # which would wait for the next of many small operations
+        return StackedMuon(matrices, rate, weight_decay=0.01)
+    return torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
 
 
 def _split(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

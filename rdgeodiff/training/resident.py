@@ -64,3 +64,12 @@ class ResidentMixture(Mixture):
         g = laid.graphs
         parts = (g.n_atoms, g.mask, g.node_codes, g.pair_codes, g.centers, g.parities)
         return MolBatch(*(part[index] for part in parts)), laid.conformers[which]
+
+
+def mixture_on(
+    device: torch.device, shards: Sequence[Shard], weights: Sequence[float], **settings: Any
+) -> Mixture:
+    """A mixture for training on `device`: resident on an accelerator."""
+    if device.type == "cuda":
+        return ResidentMixture(shards, weights, device=device, **settings)
+    return Mixture(shards, weights, **settings)
