@@ -146,6 +146,8 @@ def save_model(
     network: nn.Module,
     info: dict[str, Any],
     process: Process | None = None,
+    *,
+    half: bool = False,
 ) -> Path:
     """Write `stem`.safetensors and `stem`.json; returns the path of the JSON.
 
@@ -154,6 +156,7 @@ def save_model(
         network: of a known architecture, its averaged weights already loaded.
         info: added to the JSON: "sampling", "training", "figures", …
         process: how it is sampled, if that takes more than its weights.
+        half: store float16, half the space; a network computes in single precision all the same.
     """
     stem = Path(stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -161,6 +164,8 @@ def save_model(
     kind = architecture(type(network).__name__)
     own = network.state_dict()
     tensors = {**own, **(process.tensors() if process is not None else {})}
+    if half:
+        tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
     save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, weights)
     sealed = {
         "format": FORMAT,

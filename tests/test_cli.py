@@ -255,6 +255,13 @@ def test_dataset_train_and_export(
     for name, value in model.network.named_parameters():
         assert value.equal(trainer.average[name]), name
 
+    assert main(["export", str(run), str(tmp_path / "half"), "--half"]) == 0
+    half = load_model(tmp_path / "half.json")
+    whole, halved = ((tmp_path / f"{m}.safetensors").stat().st_size for m in ("model", "half"))
+    assert halved < 0.6 * whole
+    for name, value in half.network.named_parameters():
+        assert value.equal(trainer.average[name].half().float()), name
+
 
 def test_training_computes_in_bfloat16_where_the_device_does(tmp_path, monkeypatch) -> None:
     seen = []

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import runpy
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from helpers import graph_of
+from helpers import graph_of, tiny_network
 
+from rdgeodiff.checkpoint import load_model, save_model
+from rdgeodiff.cli import main
 from rdgeodiff.data.shards import Reference, read_shard, write_shard
 from rdgeodiff.training.batches import Mixture
 from rdgeodiff.training.muon import StackedMuon
 from rdgeodiff.training.resident import ResidentMixture
+
+SCRIPT = Path(__file__).parent.parent / "benchmarks" / "train_device.py"
 
 
 @pytest.fixture
@@ -77,3 +86,21 @@ def test_stacked_muon_steps_as_torch_does():
         reference.step()
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_a_run_by_the_clock_grows_a_model_and_can_be_exported(shards, tmp_path, monkeypatch):
+    small = save_model(tmp_path / "small", tiny_network(), {})
+    network = {"width": 20, "node_width": 24, "layers": 3, "radial": 12}
+    paths = {str(tmp_path / f"{k}.npz"): 1.0 for k in range(2)}
+    config = {"shards": paths, "validation": list(paths), "pair_budget": 3000, "network": network}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    call = ["--config", str(tmp_path / "config.json"), "--out", str(tmp_path / "run")]
+    call += ["--grow", str(small), "--seconds", "1", "--device", "cpu", "--check", "1"]
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *call])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "grown")]) == 0
+    grown = load_model(tmp_path / "grown.json")
+    assert len(grown.network.layers) == 3
+    log = [json.loads(x) for x in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert grown.info["training"]["samples"] == log[-3]["samples"] > 0
+    assert log[-1]["step"] == grown.info["training"]["step"]

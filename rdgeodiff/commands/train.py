@@ -75,6 +75,9 @@ def register(commands: Any) -> None:
         metavar="THEORY=SHARE",
         help="step away from a level of theory of the run's config by a share of its offset",
     )
+    export.add_argument(
+        "--half", action="store_true", help="store float16: half the space, for large networks"
+    )
 
 
 def run_train(args: argparse.Namespace) -> int:
@@ -262,6 +265,6 @@ def run_export(args: argparse.Namespace) -> int:
         # Such a network denoises by itself, whatever its architecture.
         info["sampling"] = dataclasses.asdict(_sampling(config))
     info |= _as_before(config)
-    written = save_model(args.stem, network, info, process)
+    written = save_model(args.stem, network, info, process, half=args.half)
     print(f"{written} and {written.with_suffix('.safetensors').name}: {meta['samples']} samples")
     return DONE
