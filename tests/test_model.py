@@ -7,12 +7,13 @@ import importlib.util
 
 import numpy as np
 import pytest
+import torch
 from helpers import graph_of
 from rdkit import Chem
 from stereo_molecules import STEREO_SMILES
 
 from rdgeodiff import EmbedMoleculeDiffusion, EmbedMoleculesDiffusion
-from rdgeodiff.checkpoint import load_model
+from rdgeodiff.checkpoint import load_model, weights_folder
 from rdgeodiff.diffusion.samplers import network_calls
 from rdgeodiff.embed import _model
 from rdgeodiff.nn import neighbors
@@ -89,6 +90,17 @@ def test_the_largest_molecule_takes_at_most_14_network_calls():
     request = SampleRequest(graph_of("C" * 20), 0, 0, 0, 7)
     Pipeline(model).sample([request], on_result=lambda *_: None)
     assert len(calls) == network_calls(model.sampling.sampler, model.sampling.steps) <= 14
+
+
+def test_base_is_stored_in_half_precision_and_computes_in_single():
+    model = load_model("base")
+    assert weights_folder().joinpath("base.safetensors").stat().st_size <= 16_000_000
+    assert {p.dtype for p in model.network.parameters()} == {torch.float32}
+    assert 5e6 < sum(p.numel() for p in model.network.parameters()) < 1e7
+    smiles = "C[C@H](N)C(=O)O"
+    mol = molecule(smiles)
+    assert EmbedMoleculeDiffusion(mol, 3, model="base", randomSeed=2) == [0, 1, 2]
+    assert {perceived(mol, i) for i in range(3)} == {Chem.CanonSmiles(smiles)}
 
 
 def test_in_half_precision_too_a_molecule_is_alone_with_its_padding():
