@@ -42,7 +42,8 @@ class Clock:
     def rate(self) -> float:
         share = self.share()
         falling = (1.0 - share) / (1.0 - self.steady) if share > self.steady else 1.0
-        return max(0.0, min(share / self.warm, falling, 1.0))
+        rising = share / self.warm if share < self.warm else 1.0
+        return max(0.0, min(rising, falling, 1.0))
 
 
 def main() -> None:

@@ -146,7 +146,7 @@ def test_a_guide_may_not_have_a_guide(tmp_path):
 def test_the_shipped_model_guides_the_more_the_larger_and_small_molecules_not():
     model = load_model()
     assert model.guide is not None and isinstance(model.sampling, Sampling)
-    weights = model.guide[1].weights(torch.tensor([9, 15, 18, 24, 34, 60]))
+    weights = model.guide[1].weights(torch.tensor([9, 12, 18, 24, 34, 60]))
     assert weights[:2].tolist() == [0.0, 0.0] and 0 < weights[2] < weights[3] < weights[4]
     assert weights[4] == weights[5] == model.guide[1].weight
     assert dataclasses.replace(model, guide=None).guide is None

@@ -104,3 +104,13 @@ def test_a_run_by_the_clock_grows_a_model_and_can_be_exported(shards, tmp_path, 
     log = [json.loads(x) for x in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert grown.info["training"]["samples"] == log[-3]["samples"] > 0
     assert log[-1]["step"] == grown.info["training"]["step"]
+
+
+def test_a_molecule_without_conformers_is_left_out(tmp_path):
+    graph = graph_of("CCF")
+    empty = [Reference(graph, np.zeros((0, graph.n_atoms, 3)))]
+    full = [Reference(graph, np.ones((1, graph.n_atoms, 3)))]
+    write_shard(tmp_path / "some.npz", [*empty, *full])
+    mixture = Mixture([read_shard(tmp_path / "some.npz")], [1.0], pair_budget=3000)
+    assert mixture.left_out == 1
+    assert len(mixture.batch(0).graphs) > 0

@@ -53,7 +53,8 @@ class Mixture:
         shards: what to draw from.
         weights: one positive number a shard.
         pair_budget: padded atom pairs in a batch, which sets the number of molecules in it.
-        max_atoms: larger molecules are left out (`left_out` counts them).
+        max_atoms: larger molecules are left out (`left_out` counts them), and so are those without
+            a conformer.
         seed: of the whole run.
         log_mean, log_std: of ln σ.
         floors: lowest σ in Å a shard is good for, one a shard; 0 for all. Geometries of a cheap
@@ -91,7 +92,8 @@ class Mixture:
         source = np.repeat(np.arange(len(shards)), [len(s) for s in shards])
         local = np.concatenate([np.arange(len(s)) for s in shards])
         share = np.asarray(weights, float) / np.sum(weights) / [len(s) for s in shards]
-        fits = (atoms <= max_atoms) & (atoms > 1)
+        known = np.concatenate([s.n_confs for s in shards]) > 0
+        fits = (atoms <= max_atoms) & (atoms > 1) & known
         self.left_out = int((~fits).sum())
         pads = -(-atoms // PAD_STEP) * PAD_STEP
         self.buckets: list[Bucket] = []

@@ -85,6 +85,8 @@ def _share_norms(own: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Te
     if "embed.weight" not in weights:
         return
     before, now = len(weights["embed.weight"]), len(own["embed.weight"])
+    if before == now:
+        return
     share = (before / now) ** 0.5
     for name, old in weights.items():
         if name.endswith("modulate.weight"):
