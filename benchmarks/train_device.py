@@ -19,7 +19,6 @@ import torch
 from torch.nn.functional import pad
 
 from rdgeodiff.checkpoint import load_model
-from rdgeodiff.diffusion.objectives import noisy_pair
 from rdgeodiff.training.batches import TrainingBatch
 from rdgeodiff.training.config import TrainConfig
 from rdgeodiff.training.growth import grow
@@ -159,9 +158,7 @@ def begin_larger(trainer: Trainer, smaller: str) -> None:
 
 def loss_of(trainer: Trainer, batch: TrainingBatch) -> torch.Tensor:
     """Mean loss of a batch."""
-    x, clean = noisy_pair(batch.graphs, batch.clean, batch.noise, batch.sigma)
-    offset = trainer.theories(batch.shard)
-    return trainer._loss(batch.graphs, x, clean, batch.sigma, offset).mean()
+    return trainer._batch_loss(batch, trainer.theories(batch.shard)).mean()
 
 
 if __name__ == "__main__":

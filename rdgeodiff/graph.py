@@ -7,7 +7,7 @@ Nothing here knows RDKit, so training runs on machines that have only numpy and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -145,19 +145,14 @@ class MolBatch:
 
     def to(self, device: torch.device | str) -> MolBatch:
         """The same batch on another device."""
-        return MolBatch(
-            *(
-                t.to(device, non_blocking=True)
-                for t in (
-                    self.n_atoms,
-                    self.mask,
-                    self.node_codes,
-                    self.pair_codes,
-                    self.centers,
-                    self.parities,
-                )
-            )
-        )
+        return self._each(lambda t: t.to(device, non_blocking=True))
+
+    def rows(self, index: torch.Tensor) -> MolBatch:
+        """The graphs at `index` (K,) int64, which may name one more than once."""
+        return self._each(lambda t: t[index])
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> MolBatch:
+        return MolBatch(*(change(tensor) for tensor in vars(self).values()))
 
 
 def node_features(codes: torch.Tensor) -> torch.Tensor:

@@ -60,9 +60,8 @@ def _sections(weights: Mapping[str, torch.Tensor]) -> dict[tuple[str, int], list
         ("weights.weight", 0): [3, vectors, vectors],
         ("update.0.weight", 1): [node, width, vectors],
     }
-    biases = {(name.replace("weight", "bias"), 0): p for (name, axis), p in parts.items()}
-    biases[("weights.bias", 0)] = parts[("weights.weight", 0)]
-    return parts | {k: v for k, v in biases.items() if k[0] != "update.0.bias"}
+    of_rows = {name: lengths for (name, axis), lengths in parts.items() if axis == 0}
+    return parts | {(name.removesuffix("weight") + "bias", 0): p for name, p in of_rows.items()}
 
 
 def _of(sections: Mapping[tuple[str, int], list[int]], name: str, axis: int) -> list[int] | None:

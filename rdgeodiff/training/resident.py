@@ -61,9 +61,7 @@ class ResidentMixture(Mixture):
         laid = self._laid[chosen]
         index = torch.from_numpy(rows).to(self._device, non_blocking=True)
         which = torch.from_numpy(drawn).to(self._device, non_blocking=True)
-        g = laid.graphs
-        parts = (g.n_atoms, g.mask, g.node_codes, g.pair_codes, g.centers, g.parities)
-        return MolBatch(*(part[index] for part in parts)), laid.conformers[which]
+        return laid.graphs.rows(index), laid.conformers[which]
 
 
 def mixture_on(
