@@ -3,36 +3,41 @@
     python benchmarks/train_device.py --config CONFIG.json --out DIR --seconds 500
 
 A run as of `rdgeodiff train`, but for a machine one has for minutes: all molecules lie on the
-device, nothing waits for the device between two steps, and warm-up and decay of the learning rate
-follow the clock, so that the rate is zero when the time is over. Writes the averaged weights as a
-training state to DIR, for `rdgeodiff export`, and the curve to DIR/log.jsonl.
+device, steps are recorded once and replayed (`rdgeodiff.training.recorded`), nothing waits for the
+device between two steps, and warm-up and decay of the learning rate follow the clock, so that the
+rate is zero when the time is over. Writes the averaged weights as a training state to DIR, for
+`rdgeodiff export`, and the curve to DIR/log.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from torch.nn.functional import pad
 
 from rdgeodiff.checkpoint import load_model
-from rdgeodiff.training.batches import TrainingBatch
 from rdgeodiff.training.config import TrainConfig
 from rdgeodiff.training.growth import grow
 from rdgeodiff.training.loop import Trainer
+from rdgeodiff.training.recorded import Pairs, RecordedSteps
 from rdgeodiff.training.state import save_state
 
 CHECK = 50  # steps between two looks at the loss
+BEGAN = time.monotonic()
 
 
 class Clock:
     """Learning rate by the share of the time that is over."""
 
     def __init__(self, seconds: float, warm: float, steady: float) -> None:
-        self.seconds, self.warm, self.steady = seconds, warm, steady
+        self.seconds, self.warm, self.steady = max(seconds, 1e-3), warm, steady
         self.start = time.monotonic()
 
     def share(self) -> float:
@@ -45,103 +50,117 @@ class Clock:
         return max(0.0, min(rising, falling, 1.0))
 
 
+class Feed:
+    """Batches with their noise, prepared in threads and, on CUDA, in a stream of their own."""
+
+    def __init__(self, trainer: Trainer, workers: int = 4) -> None:
+        self._trainer, self._workers = trainer, workers
+        self._cuda = trainer.device.type == "cuda"
+        self._stream = torch.cuda.Stream() if self._cuda else None
+
+    def pairs(self, step: int) -> Pairs:
+        """The batch of a step."""
+        there = torch.cuda.stream(self._stream) if self._cuda else contextlib.nullcontext()
+        with there, torch.no_grad():
+            batch = self._trainer.mixture.batch(step).to(self._trainer.device)
+            drawn = (batch.graphs, batch.clean, batch.noise, batch.sigma)
+            pairs = Pairs(batch.graphs, *self._trainer._pairing(*drawn), batch.sigma, batch.shard)
+            if self._stream is not None:
+                self._stream.synchronize()
+        return pairs
+
+    def stream(self) -> Iterator[Pairs]:
+        """Those of all steps, in order."""
+        with ThreadPoolExecutor(self._workers) as pool:
+            queue: list[Future[Pairs]] = []
+            step = 0
+            while True:
+                while len(queue) < 2 * self._workers:
+                    queue.append(pool.submit(self.pairs, step))
+                    step += 1
+                pairs = queue.pop(0).result()
+                if self._cuda:  # made in another stream than it is read in
+                    for tensor in pairs.tensors():
+                        tensor.record_stream(torch.cuda.current_stream())
+                yield pairs
+
+
+class Run:
+    """A run in progress: its log and what it saves."""
+
+    def __init__(self, trainer: Trainer, out: Path) -> None:
+        self.trainer, self.out = trainer, out
+        self.step = self.samples = 0
+        self._log = (out / "log.jsonl").open("a")
+
+    def note(self, **entry: object) -> None:
+        """A line of the log."""
+        entry["at"] = round(time.monotonic() - BEGAN, 1)
+        print(json.dumps(entry), flush=True)
+        self._log.write(json.dumps(entry) + "\n")
+        self._log.flush()
+
+    def validate(self) -> None:
+        """Losses on the validation sets."""
+        trainer = self.trainer
+        for path, losses in zip(trainer.config.validation, trainer.validate(), strict=True):
+            rounded = {k: round(v, 4) for k, v in losses.items()}
+            self.note(step=self.step, validation=Path(path).stem, **rounded)
+
+    def save(self) -> None:
+        """The averaged weights."""
+        trainer = self.trainer
+        tensors = {f"average.{k}": v for k, v in trainer.average.items()}
+        tensors |= {f"theories.{k}": v for k, v in trainer.theories.named_parameters()}
+        meta = {"step": self.step, "samples": self.samples, "skipped": 0}
+        save_state(self.out / "state", tensors, meta)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", required=True)
     parser.add_argument("--grow", help="a smaller model to begin with; the config's start if alike")
     parser.add_argument("--out", required=True)
-    parser.add_argument("--seconds", type=float, required=True, help="of training")
+    parser.add_argument(
+        "--seconds", type=float, required=True, help="until the rate is zero, preparation included"
+    )
     parser.add_argument("--steady", type=float, default=0.3, help="share before the rate falls")
     parser.add_argument("--warm", type=float, default=0.03)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--no-record", dest="record", action="store_false")
+    parser.add_argument("--prepare", type=float, default=200.0, help="s, then no more records")
     parser.add_argument("--check", type=int, default=CHECK)
     args = parser.parse_args()
-    began = time.monotonic()
     config = TrainConfig.load(args.config)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_text(config.to_json())
+    if args.compile:
+        few_versions()
     trainer = Trainer(config, out / "none", device=args.device, compiled=args.compile, bf16=True)
     if args.grow:
         begin_larger(trainer, args.grow)
-    mixture, optimizers = trainer.mixture, trainer.optimizers
-    learnt = [*trainer.network.parameters(), *trainer.theories.parameters()]
-    averaged = list(trainer.average.values())
-    live = [v.detach() for v in trainer.network.parameters()]
-    log = (out / "log.jsonl").open("a")
+    run, feed = Run(trainer, out), Feed(trainer)
+    run.note(ready=True, buckets=len(trainer.mixture.buckets))
+    run.validate()
+    steps = steps_of(trainer)
+    if args.record:
+        prepare(run, feed, steps, args.prepare)
+    clock = Clock(args.seconds - (time.monotonic() - BEGAN), args.warm, args.steady)
+    train(run, feed, steps, clock, args.check)
+    run.save()
+    run.note(step=run.step, samples=run.samples, saved=True)
+    run.validate()
 
-    def note(**entry: object) -> None:
-        print(json.dumps(entry), flush=True)
-        log.write(json.dumps(entry) + "\n")
-        log.flush()
 
-    def validate(step: int) -> None:
-        for path, losses in zip(config.validation, trainer.validate(), strict=True):
-            rounded = {k: round(v, 4) for k, v in losses.items()}
-            note(step=step, validation=Path(path).stem, **rounded)
+def few_versions() -> None:
+    """Leave out what makes the compiler tell sizes apart: it takes most of a minute a version."""
+    from torch._inductor import config as inductor
 
-    def save(step: int, samples: int) -> None:
-        tensors = {f"average.{k}": v for k, v in trainer.average.items()}
-        tensors |= {f"theories.{k}": v for k, v in trainer.theories.named_parameters()}
-        save_state(out / "state", tensors, {"step": step, "samples": samples, "skipped": 0})
-
-    note(ready=round(time.monotonic() - began, 1), buckets=len(mixture.buckets))
-    validate(0)
-    for k, bucket in enumerate(mixture.buckets):  # compile, before the clock runs
-        if k in (len(mixture.buckets) // 3, len(mixture.buckets) // 2, len(mixture.buckets) - 2):
-            for step in range(10_000):
-                batch = mixture.batch(step)
-                if batch.clean.shape[1] == bucket.pad:
-                    break
-            loss_of(trainer, batch.to(trainer.device)).backward()
-            if args.device == "cuda":
-                torch.cuda.synchronize()
-            seconds = round(time.monotonic() - began, 1)
-            note(warmed=bucket.pad, molecules=len(batch.graphs), at=seconds)
-    clock = Clock(args.seconds, args.warm, args.steady)
-    losses, samples, thirds = [], 0, 0
-    kept = [v.clone() for v in (*live, *averaged)]
-    for step, batch in enumerate(mixture.stream(0, config.steps, ahead=6)):
-        rate = clock.rate()
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["peak"]
-            optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(trainer, batch.to(trainer.device))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(learnt, config.clip, foreach=True)
-        for optimizer in optimizers:
-            optimizer.step()
-        torch._foreach_lerp_(averaged, live, 1.0 - min(config.ema, (1 + step) / (10 + step)))
-        losses.append(loss.detach())
-        samples += len(batch.graphs)
-        if len(losses) == args.check:
-            mean = torch.stack(losses).mean().item()
-            losses.clear()
-            if mean == mean:
-                torch._foreach_copy_(kept, [*live, *averaged])
-            else:
-                torch._foreach_copy_([*live, *averaged], kept)
-                for optimizer in optimizers:
-                    optimizer.state.clear()
-            if step % (4 * args.check) == args.check - 1 or mean != mean:
-                note(
-                    step=step + 1,
-                    samples=samples,
-                    loss=round(mean, 4),
-                    rate=round(rate, 3),
-                    at=round(time.monotonic() - clock.start, 1),
-                )
-            if clock.share() > 1.0:
-                break
-            if clock.share() > (thirds + 1) / 3:
-                thirds += 1
-                save(step + 1, samples)
-                validate(step + 1)
-    save(step + 1, samples)
-    note(step=step + 1, samples=samples, saved=round(time.monotonic() - began, 1))
-    validate(step + 1)
+    inductor.shape_padding = False
+    if hasattr(inductor.triton, "mix_order_reduction"):
+        inductor.triton.mix_order_reduction = False
 
 
 def begin_larger(trainer: Trainer, smaller: str) -> None:
@@ -156,9 +175,74 @@ def begin_larger(trainer: Trainer, smaller: str) -> None:
         trainer.average[name].copy_(value)
 
 
-def loss_of(trainer: Trainer, batch: TrainingBatch) -> torch.Tensor:
-    """Mean loss of a batch."""
-    return trainer._batch_loss(batch, trainer.theories(batch.shard)).mean()
+def steps_of(trainer: Trainer) -> RecordedSteps:
+    """The trainer's steps, to be recorded."""
+
+    def loss(p: Pairs) -> torch.Tensor:
+        offset = trainer.theories(p.shard)
+        return trainer._loss(p.graphs, p.noisy, p.clean, p.sigma, offset).mean()
+
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            if "capturable" in group and trainer.device.type == "cuda":
+                group["capturable"] = True
+    return RecordedSteps(
+        loss,
+        [*trainer.network.parameters(), *trainer.theories.parameters()],
+        trainer.optimizers,
+        list(trainer.average.values()),
+        list(trainer.network.parameters()),
+        clip=trainer.config.clip,
+        ema=trainer.config.ema,
+    )
+
+
+def prepare(run: Run, feed: Feed, steps: RecordedSteps, limit: float) -> None:
+    """Record a step of each size, those that come most often first."""
+    sizes = [b.mass / b.size for b in run.trainer.mixture.buckets]
+    order = sorted(range(len(sizes)), key=lambda k: -sizes[k])
+    pads = {run.trainer.mixture.buckets[k].pad: None for k in order}
+    found: dict[int, Pairs] = {}
+    for step in range(2_000):
+        pairs = feed.pairs(step)
+        found.setdefault(pairs.noisy.shape[1], pairs)
+        if len(found) == len(pads) or step > 30 * len(pads):
+            break
+    for atoms in pads:
+        if atoms in found and time.monotonic() - BEGAN < limit:
+            steps.record(found[atoms])
+            run.note(recorded=list(found[atoms].noisy.shape))
+
+
+def train(run: Run, feed: Feed, steps: RecordedSteps, clock: Clock, check: int) -> None:
+    """Until the clock has run out."""
+    everything = [*steps.learnt, *run.trainer.average.values()]
+    kept = [v.detach().clone() for v in everything]
+    losses: list[torch.Tensor] = []
+    thirds = 0
+    for pairs in feed.stream():
+        losses.append(steps(pairs, clock.rate()))
+        run.step += 1
+        run.samples += len(pairs.sigma)
+        if len(losses) < check:
+            continue
+        mean = torch.stack(losses).mean().item()
+        losses.clear()
+        with torch.no_grad():
+            if mean == mean:
+                torch._foreach_copy_(kept, everything)
+            else:
+                torch._foreach_copy_(everything, kept)
+                steps.forget()
+        if run.step % (10 * check) == 0 or mean != mean:
+            rate = round(clock.rate(), 3)
+            run.note(step=run.step, samples=run.samples, loss=round(mean, 4), rate=rate)
+        if clock.share() > 1.0:
+            return
+        if clock.share() > (thirds + 1) / 3:
+            thirds += 1
+            run.save()
+            run.validate()
 
 
 if __name__ == "__main__":

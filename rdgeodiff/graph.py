@@ -190,5 +190,5 @@ def _one_hot(values: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def _bits(values: torch.Tensor, width: int) -> torch.Tensor:
-    masks = torch.tensor([1 << k for k in range(width)], device=values.device, dtype=values.dtype)
-    return ((values.unsqueeze(-1) & masks) > 0).float()
+    places = torch.arange(width, device=values.device, dtype=values.dtype)
+    return ((values.unsqueeze(-1) >> places) & 1).float()

@@ -255,9 +255,12 @@ class GraphFieldNetwork(nn.Module):
         )
         weights = self.pair.weight.chunk(len(self.layers))
         biases = self.pair.bias.chunk(len(self.layers))
-        h = self.embed(node_features(batch.node_codes))
-        v = x_in.new_zeros(*x_in.shape[:2], self.config.vectors, 3)
-        total = torch.zeros_like(x_in)
+        # No views, and in need of gradients, like what later layers get: one compiled layer serves
+        # all of them.
+        learns = torch.is_grad_enabled() and self.pair.weight.requires_grad
+        h = self.embed(node_features(batch.node_codes)).clone()
+        v = x_in.new_zeros(*x_in.shape[:2], self.config.vectors, 3, requires_grad=learns)
+        total = torch.zeros_like(x_in, requires_grad=learns)
         scale = scale.view(-1, 1, 1)
         for layer, weight, bias in zip(self.layers, weights, biases, strict=True):
             h, v, step = layer(

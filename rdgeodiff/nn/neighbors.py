@@ -68,8 +68,7 @@ class DensePairs:
         return x.unsqueeze(2) - x.unsqueeze(1)
 
     def envelope(self, distance: torch.Tensor) -> torch.Tensor:
-        weight = torch.where(self._local, 1.0, cosine_envelope(distance, self.cutoff))
-        return weight * self._valid
+        return cosine_envelope(distance, self.cutoff).masked_fill(self._local, 1.0) * self._valid
 
     def weighted_sum(self, weight: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         return (weight.unsqueeze(-2).to(values.dtype) @ values).squeeze(-2)
@@ -113,7 +112,7 @@ class EdgePairs:
         return flat[self.i] - flat[self.j]
 
     def envelope(self, distance: torch.Tensor) -> torch.Tensor:
-        return torch.where(self._local, 1.0, cosine_envelope(distance, self.cutoff))
+        return cosine_envelope(distance, self.cutoff).masked_fill(self._local, 1.0)
 
     def weighted_sum(self, weight: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         return self._sum(weight.unsqueeze(-1).to(values.dtype) * values)

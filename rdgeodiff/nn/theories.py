@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from rdgeodiff.nn.graph_field import GraphFieldLayer, GraphFieldNetwork
 
@@ -49,7 +48,8 @@ class Theories(nn.Module):
         """(B, width) of molecules from `shards` (B,); None where there is one level alone."""
         if not hasattr(self, "offsets"):
             return None
-        return functional.pad(self.offsets, (0, 0, 1, 0))[self.numbers[shards]]
+        known = torch.arange(1, len(self.offsets) + 1, device=shards.device)
+        return (self.numbers[shards].unsqueeze(-1) == known).float() @ self.offsets
 
 
 def names_of(of_shards: Sequence[str]) -> list[str]:

@@ -62,7 +62,7 @@ def unit_volumes(x: torch.Tensor, centers: torch.Tensor) -> Volumes:
     arms = points[:, :, 1:] - points[:, :, :1]
     arms = arms / torch.sqrt(arms.square().sum(-1, keepdim=True) + 1e-3)
     sides = arms[:, :, :3] - arms[:, :, 3:]  # a - d, b - d, c - d
-    gradient = torch.linalg.cross(sides[:, :, [1, 2, 0]], sides[:, :, [2, 0, 1]])
+    gradient = torch.linalg.cross(sides.roll(-1, 2), sides.roll(1, 2))
     volume = (sides[:, :, 0] * gradient[:, :, 0]).sum(-1)
     return volume, torch.cat([gradient, -gradient.sum(2, keepdim=True)], 2)
 
