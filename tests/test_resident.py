@@ -95,7 +95,7 @@ def test_a_run_by_the_clock_grows_a_model_and_can_be_exported(shards, tmp_path, 
     config = {"shards": paths, "validation": list(paths), "pair_budget": 3000, "network": network}
     (tmp_path / "config.json").write_text(json.dumps(config))
     call = ["--config", str(tmp_path / "config.json"), "--out", str(tmp_path / "run")]
-    call += ["--grow", str(small), "--seconds", "1", "--device", "cpu", "--check", "1"]
+    call += ["--grow", str(small), "--seconds", "5", "--device", "cpu", "--check", "1"]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *call])
     runpy.run_path(str(SCRIPT), run_name="__main__")
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "grown")]) == 0
