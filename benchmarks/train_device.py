@@ -6,7 +6,8 @@ A run as of `rdgeodiff train`, but for a machine one has for minutes: all molecu
 device, steps are recorded once and replayed (`rdgeodiff.training.recorded`), nothing waits for the
 device between two steps, and warm-up and decay of the learning rate follow the clock, so that the
 rate is zero when the time is over. Writes the averaged weights as a training state to DIR, for
-`rdgeodiff export`, and the curve to DIR/log.jsonl.
+`rdgeodiff export`, those after each third to DIR/third1 and DIR/third2, and the curve to
+DIR/log.jsonl.
 """
 
 from __future__ import annotations
@@ -107,13 +108,15 @@ class Run:
             rounded = {k: round(v, 4) for k, v in losses.items()}
             self.note(step=self.step, validation=Path(path).stem, **rounded)
 
-    def save(self) -> None:
-        """The averaged weights."""
-        trainer = self.trainer
+    def save(self, name: str = "") -> None:
+        """The averaged weights, as a run of its own in the folder `name` of this one."""
+        trainer, folder = self.trainer, self.out / name
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text(trainer.config.to_json())
         tensors = {f"average.{k}": v for k, v in trainer.average.items()}
         tensors |= {f"theories.{k}": v for k, v in trainer.theories.named_parameters()}
         meta = {"step": self.step, "samples": self.samples, "skipped": 0}
-        save_state(self.out / "state", tensors, meta)
+        save_state(folder / "state", tensors, meta)
 
 
 def main() -> None:
@@ -135,7 +138,6 @@ def main() -> None:
     config = TrainConfig.load(args.config)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "config.json").write_text(config.to_json())
     if args.compile:
         few_versions()
     trainer = Trainer(config, out / "none", device=args.device, compiled=args.compile, bf16=True)
@@ -240,8 +242,8 @@ def train(run: Run, feed: Feed, steps: RecordedSteps, clock: Clock, check: int) 
         if clock.share() > 1.0:
             return
         if clock.share() > (thirds + 1) / 3:
-            thirds += 1
-            run.save()
+            thirds += 1  # the last is not always the best
+            run.save(f"third{thirds}")
             run.validate()
 
 
