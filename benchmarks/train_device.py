@@ -27,7 +27,7 @@ from rdgeodiff.checkpoint import load_model
 from rdgeodiff.training.config import TrainConfig
 from rdgeodiff.training.growth import grow
 from rdgeodiff.training.loop import Trainer
-from rdgeodiff.training.recorded import Pairs, RecordedSteps
+from rdgeodiff.training.recorded import NoisyBatch, RecordedSteps
 from rdgeodiff.training.state import save_state
 
 CHECK = 50  # steps between two looks at the loss
@@ -59,31 +59,32 @@ class Feed:
         self._cuda = trainer.device.type == "cuda"
         self._stream = torch.cuda.Stream() if self._cuda else None
 
-    def pairs(self, step: int) -> Pairs:
+    def noisy(self, step: int) -> NoisyBatch:
         """The batch of a step."""
         there = torch.cuda.stream(self._stream) if self._cuda else contextlib.nullcontext()
         with there, torch.no_grad():
             batch = self._trainer.mixture.batch(step).to(self._trainer.device)
             drawn = (batch.graphs, batch.clean, batch.noise, batch.sigma)
-            pairs = Pairs(batch.graphs, *self._trainer._pairing(*drawn), batch.sigma, batch.shard)
+            both = self._trainer._pairing(*drawn)
+            noisy = NoisyBatch(batch.graphs, *both, batch.sigma, batch.shard)
             if self._stream is not None:
                 self._stream.synchronize()
-        return pairs
+        return noisy
 
-    def stream(self) -> Iterator[Pairs]:
+    def stream(self) -> Iterator[NoisyBatch]:
         """Those of all steps, in order."""
         with ThreadPoolExecutor(self._workers) as pool:
-            queue: list[Future[Pairs]] = []
+            queue: list[Future[NoisyBatch]] = []
             step = 0
             while True:
                 while len(queue) < 2 * self._workers:
-                    queue.append(pool.submit(self.pairs, step))
+                    queue.append(pool.submit(self.noisy, step))
                     step += 1
-                pairs = queue.pop(0).result()
+                noisy = queue.pop(0).result()
                 if self._cuda:  # made in another stream than it is read in
-                    for tensor in pairs.tensors():
+                    for tensor in noisy.tensors():
                         tensor.record_stream(torch.cuda.current_stream())
-                yield pairs
+                yield noisy
 
 
 class Run:
@@ -180,7 +181,7 @@ def begin_larger(trainer: Trainer, smaller: str) -> None:
 def steps_of(trainer: Trainer) -> RecordedSteps:
     """The trainer's steps, to be recorded."""
 
-    def loss(p: Pairs) -> torch.Tensor:
+    def loss(p: NoisyBatch) -> torch.Tensor:
         offset = trainer.theories(p.shard)
         return trainer._loss(p.graphs, p.noisy, p.clean, p.sigma, offset).mean()
 
@@ -204,10 +205,10 @@ def prepare(run: Run, feed: Feed, steps: RecordedSteps, limit: float) -> None:
     sizes = [b.mass / b.size for b in run.trainer.mixture.buckets]
     order = sorted(range(len(sizes)), key=lambda k: -sizes[k])
     pads = {run.trainer.mixture.buckets[k].pad: None for k in order}
-    found: dict[int, Pairs] = {}
+    found: dict[int, NoisyBatch] = {}
     for step in range(2_000):
-        pairs = feed.pairs(step)
-        found.setdefault(pairs.noisy.shape[1], pairs)
+        batch = feed.noisy(step)
+        found.setdefault(batch.noisy.shape[1], batch)
         if len(found) == len(pads) or step > 30 * len(pads):
             break
     for atoms in pads:
@@ -222,10 +223,10 @@ def train(run: Run, feed: Feed, steps: RecordedSteps, clock: Clock, check: int) 
     kept = [v.detach().clone() for v in everything]
     losses: list[torch.Tensor] = []
     thirds = 0
-    for pairs in feed.stream():
-        losses.append(steps(pairs, clock.rate()))
+    for batch in feed.stream():
+        losses.append(steps(batch, clock.rate()))
         run.step += 1
-        run.samples += len(pairs.sigma)
+        run.samples += len(batch.sigma)
         if len(losses) < check:
             continue
         mean = torch.stack(losses).mean().item()

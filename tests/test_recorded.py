@@ -7,7 +7,7 @@ import torch
 from helpers import batch_of, noisy, tiny_network
 
 from rdgeodiff.diffusion.objectives import field_error
-from rdgeodiff.training.recorded import Pairs, RecordedSteps
+from rdgeodiff.training.recorded import NoisyBatch, RecordedSteps
 
 CLIP, EMA = 0.5, 0.9
 
@@ -20,7 +20,7 @@ def _batches():
         graphs = batch_of(*smiles)
         x = noisy(graphs, seed=seed)
         sigma = torch.full((len(graphs),), 0.7)
-        yield Pairs(graphs, x, 0.8 * x, sigma, torch.zeros(len(graphs), dtype=torch.long))
+        yield NoisyBatch(graphs, x, 0.8 * x, sigma, torch.zeros(len(graphs), dtype=torch.long))
 
 
 def _parts():
@@ -52,12 +52,12 @@ def test_steps_are_those_of_the_plain_loop(recorded):
     rates = [1.0, 0.5, 0.25, 0.0, 1.0]
     batches = [*_batches(), *_batches()][: len(rates)]
     expected = []
-    for pairs, rate in zip(batches, rates, strict=True):
+    for batch, rate in zip(batches, rates, strict=True):
         for optimizer in optimizers:
             optimizer.zero_grad()
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["peak"]
-        value = loss(pairs)
+        value = loss(batch)
         value.backward()
         torch.nn.utils.clip_grad_norm_(list(network.parameters()), CLIP)
         for optimizer in optimizers:
@@ -71,8 +71,8 @@ def test_steps_are_those_of_the_plain_loop(recorded):
     ours = [p.detach().clone() for p in begun]
     learnt = list(other.parameters())
     steps = RecordedSteps(loss, learnt, optimizers, ours, learnt, clip=CLIP, ema=EMA)
-    for pairs in batches[:recorded]:
-        steps.record(pairs)
+    for batch in batches[:recorded]:
+        steps.record(batch)
     assert len(steps.sizes) == min(recorded, len({p.noisy.shape for p in batches[:recorded]}))
     for a, b in zip(learnt, begun, strict=True):
         assert torch.equal(a, b)  # recording moves nothing

@@ -18,7 +18,7 @@ from rdgeodiff.graph import MolBatch
 
 
 @dataclass
-class Pairs:
+class NoisyBatch:
     """A batch ready for the network: noisy and clean positions (B, N, 3) and σ (B,) in Å, and the
     number (B,) of each molecule's shard."""
 
@@ -32,14 +32,14 @@ class Pairs:
         """All of its tensors, always in the same order."""
         return [*vars(self.graphs).values(), self.noisy, self.clean, self.sigma, self.shard]
 
-    def clone(self) -> Pairs:
+    def clone(self) -> NoisyBatch:
         """A copy in places of its own."""
         graphs = MolBatch(*(t.clone() for t in vars(self.graphs).values()))
         rest = (self.noisy, self.clean, self.sigma, self.shard)
-        return Pairs(graphs, *(t.clone() for t in rest))
+        return NoisyBatch(graphs, *(t.clone() for t in rest))
 
 
-Loss = Callable[[Pairs], torch.Tensor]
+Loss = Callable[[NoisyBatch], torch.Tensor]
 
 
 class RecordedSteps:
@@ -84,7 +84,7 @@ class RecordedSteps:
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"]
-        self._records: dict[torch.Size, tuple[Pairs, Callable[[], None]]] = {}
+        self._records: dict[torch.Size, tuple[NoisyBatch, Callable[[], None]]] = {}
         self._pool = torch.cuda.graph_pool_handle() if self._cuda else None
         self._stream = torch.cuda.Stream() if self._cuda else None
         self._update_record: Callable[[], None] | None = None
@@ -94,28 +94,28 @@ class RecordedSteps:
         """Shapes of the batches that are recorded."""
         return list(self._records)
 
-    def record(self, pairs: Pairs) -> None:
-        """Record steps on batches of the size of `pairs`; no parameter changes."""
-        place = pairs.clone()
+    def record(self, batch: NoisyBatch) -> None:
+        """Record steps on batches of the size of `batch`; no parameter changes."""
+        place = batch.clone()
 
         def work() -> None:
             self._differentiate(place)
 
-        self._records[pairs.noisy.shape] = (place, self._recorded(work))
+        self._records[batch.noisy.shape] = (place, self._recorded(work))
         if self._update_record is None:
             self._rate.zero_()
             self._update_record = self._recorded(self._update)
             self.forget()
 
-    def __call__(self, pairs: Pairs, rate: float) -> torch.Tensor:
+    def __call__(self, batch: NoisyBatch, rate: float) -> torch.Tensor:
         """One step at `rate` times the peak learning rates; the loss before it."""
         self._rate.fill_(rate)
-        known = self._records.get(pairs.noisy.shape)
+        known = self._records.get(batch.noisy.shape)
         if known is None:
-            self._differentiate(pairs)
+            self._differentiate(batch)
         else:
             place, replay = known
-            for there, here in zip(place.tensors(), pairs.tensors(), strict=True):
+            for there, here in zip(place.tensors(), batch.tensors(), strict=True):
                 there.copy_(here, non_blocking=True)
             replay()
         (self._update_record or self._update)()
@@ -128,9 +128,9 @@ class RecordedSteps:
                 for value in state.values():
                     value.zero_()
 
-    def _differentiate(self, pairs: Pairs) -> None:
+    def _differentiate(self, batch: NoisyBatch) -> None:
         torch._foreach_zero_([p.grad for p in self.learnt])
-        loss = self._loss(pairs)
+        loss = self._loss(batch)
         loss.backward()
         self._value.copy_(loss.detach())
 
