@@ -14,16 +14,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from torch.nn.functional import pad
 
 from rdgeodiff.checkpoint import load_model
+from rdgeodiff.training.batches import prefetched
 from rdgeodiff.training.config import TrainConfig
 from rdgeodiff.training.growth import grow
 from rdgeodiff.training.loop import Trainer
@@ -31,6 +32,7 @@ from rdgeodiff.training.recorded import NoisyBatch, RecordedSteps
 from rdgeodiff.training.state import save_state
 
 CHECK = 50  # steps between two looks at the loss
+AHEAD = 6  # batches prepared before they are needed
 BEGAN = time.monotonic()
 
 
@@ -54,8 +56,8 @@ class Clock:
 class Feed:
     """Batches with their noise, prepared in threads and, on CUDA, in a stream of their own."""
 
-    def __init__(self, trainer: Trainer, workers: int = 4) -> None:
-        self._trainer, self._workers = trainer, workers
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
         self._cuda = trainer.device.type == "cuda"
         self._stream = torch.cuda.Stream() if self._cuda else None
 
@@ -73,18 +75,11 @@ class Feed:
 
     def stream(self) -> Iterator[NoisyBatch]:
         """Those of all steps, in order."""
-        with ThreadPoolExecutor(self._workers) as pool:
-            queue: list[Future[NoisyBatch]] = []
-            step = 0
-            while True:
-                while len(queue) < 2 * self._workers:
-                    queue.append(pool.submit(self.noisy, step))
-                    step += 1
-                noisy = queue.pop(0).result()
-                if self._cuda:  # made in another stream than it is read in
-                    for tensor in noisy.tensors():
-                        tensor.record_stream(torch.cuda.current_stream())
-                yield noisy
+        for noisy in prefetched(self.noisy, itertools.count(), ahead=AHEAD):
+            if self._cuda:  # made in another stream than it is read in
+                for tensor in noisy.tensors():
+                    tensor.record_stream(torch.cuda.current_stream())
+            yield noisy
 
 
 class Run:
@@ -202,19 +197,17 @@ def steps_of(trainer: Trainer) -> RecordedSteps:
 
 def prepare(run: Run, feed: Feed, steps: RecordedSteps, limit: float) -> None:
     """Record a step of each size, those that come most often first."""
-    sizes = [b.mass / b.size for b in run.trainer.mixture.buckets]
-    order = sorted(range(len(sizes)), key=lambda k: -sizes[k])
-    pads = {run.trainer.mixture.buckets[k].pad: None for k in order}
+    buckets = sorted(run.trainer.mixture.buckets, key=lambda b: -b.mass / b.size)
     found: dict[int, NoisyBatch] = {}
-    for step in range(2_000):
+    for step in range(30 * len(buckets)):
         batch = feed.noisy(step)
         found.setdefault(batch.noisy.shape[1], batch)
-        if len(found) == len(pads) or step > 30 * len(pads):
+        if len(found) == len(buckets):
             break
-    for atoms in pads:
-        if atoms in found and time.monotonic() - BEGAN < limit:
-            steps.record(found[atoms])
-            run.note(recorded=list(found[atoms].noisy.shape))
+    for bucket in buckets:
+        if bucket.pad in found and time.monotonic() - BEGAN < limit:
+            steps.record(found[bucket.pad])
+            run.note(recorded=list(found[bucket.pad].noisy.shape))
 
 
 def train(run: Run, feed: Feed, steps: RecordedSteps, clock: Clock, check: int) -> None:

@@ -147,6 +147,10 @@ class MolBatch:
         """The same batch on another device."""
         return self._each(lambda t: t.to(device, non_blocking=True))
 
+    def clone(self) -> MolBatch:
+        """A copy in memory of its own."""
+        return self._each(torch.clone)
+
     def rows(self, index: torch.Tensor) -> MolBatch:
         """The graphs at `index` (K,) int64, which may name one more than once."""
         return self._each(lambda t: t[index])

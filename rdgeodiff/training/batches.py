@@ -6,9 +6,11 @@ uninterrupted one would have seen, and batches can be prepared ahead in threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +20,8 @@ from rdgeodiff.diffusion.objectives import draw_sigmas
 from rdgeodiff.graph import MolBatch, MolGraph
 
 PAD_STEP = 4  # molecules are padded to the next multiple
+
+_Made = TypeVar("_Made")
 
 
 @dataclass
@@ -181,15 +185,19 @@ class Mixture:
 
     def stream(self, start: int, stop: int, ahead: int = 4) -> Iterator[TrainingBatch]:
         """Batches of steps start..stop-1, prepared `ahead` in threads."""
-        with ThreadPoolExecutor(max_workers=min(ahead, 8)) as pool:
-            queue: list[Future[TrainingBatch]] = []
-            for step in range(start, stop + ahead):
-                if step < stop:
-                    queue.append(pool.submit(self.batch, step))
-                if step >= start + ahead or step >= stop:
-                    if not queue:
-                        return
-                    yield queue.pop(0).result()
+        return prefetched(self.batch, range(start, stop), ahead)
+
+
+def prefetched(make: Callable[[int], _Made], steps: Iterable[int], ahead: int) -> Iterator[_Made]:
+    """What `make` makes of each step, in order, prepared `ahead` in threads."""
+    with ThreadPoolExecutor(max_workers=min(ahead, 8)) as pool:
+        queue: deque[Future[_Made]] = deque()
+        for step in steps:
+            queue.append(pool.submit(make, step))
+            if len(queue) > ahead:
+                yield queue.popleft().result()
+        while queue:
+            yield queue.popleft().result()
 
 
 @dataclass(frozen=True)

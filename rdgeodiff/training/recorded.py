@@ -34,9 +34,8 @@ class NoisyBatch:
 
     def clone(self) -> NoisyBatch:
         """A copy in places of its own."""
-        graphs = MolBatch(*(t.clone() for t in vars(self.graphs).values()))
         rest = (self.noisy, self.clean, self.sigma, self.shard)
-        return NoisyBatch(graphs, *(t.clone() for t in rest))
+        return NoisyBatch(self.graphs.clone(), *(t.clone() for t in rest))
 
 
 Loss = Callable[[NoisyBatch], torch.Tensor]
