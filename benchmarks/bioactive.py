@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from rdgeodiff.chem.rmsd import rmsd_matrix
 from rdgeodiff.data.conformer_sets import ReferenceMolecule, read_archive
 from rdgeodiff.evaluation.generators import METHODS, make_generator
-from rdgeodiff.evaluation.rmsd import rmsd_matrix
 
 NEAR = (1.0, 2.0)  # Å
 

@@ -22,10 +22,10 @@ import torch
 
 from rdgeodiff.checkpoint import load_model
 from rdgeodiff.chem.featurize import featurize
+from rdgeodiff.chem.rmsd import rmsd_matrix
 from rdgeodiff.data.conformer_sets import ReferenceMolecule, read_archive
 from rdgeodiff.evaluation.covmat import Spread, score
 from rdgeodiff.evaluation.generators import EtkdgGenerator
-from rdgeodiff.evaluation.rmsd import rmsd_matrix
 from rdgeodiff.pipeline import Pipeline, Result, SampleRequest
 
 ARCHIVE = Path(__file__).parent / "data" / "val_qm9.npz"

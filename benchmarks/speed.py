@@ -31,11 +31,11 @@ from tqdm.auto import tqdm
 
 from rdgeodiff import EmbedMoleculesDiffusion
 from rdgeodiff.checkpoint import load_model
+from rdgeodiff.chem.rmsd import rmsd_matrix
 from rdgeodiff.data.conformer_sets import read_archive
 from rdgeodiff.diffusion.samplers import network_calls
 from rdgeodiff.evaluation.covmat import score, summarize
 from rdgeodiff.evaluation.generators import make_generator
-from rdgeodiff.evaluation.rmsd import rmsd_matrix
 
 DATA = Path(__file__).parent / "data"
 # A ladder of sizes, 9 to 198 atoms with hydrogens.

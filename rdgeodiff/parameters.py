@@ -56,6 +56,11 @@ class DiffusionEmbedParameters:
         strictStereo: refuse molecules with unspecified stereo, instead of sampling both forms.
         relax: force field that relaxes each conformer before pruning ("MMFF94s", "MMFF94" or
             "UFF"); "" leaves them as drawn. `EmbedResult.unrelaxed` counts what it cannot relax.
+        oversampling: conformers drawn for each one wanted. Of those accepted the numConfs are
+            delivered that stand best for all of them, low ones above all, in that order: the
+            smallest mean RMSD to the nearest one, weighted by exp(-E/RT) with RT = 2 kcal/mol
+            (see `rdgeodiff.chem.representatives`). E is that of `relax`, or of 30 steps of MMFF94s
+            (or UFF) on a copy. 1 delivers what is drawn.
         model: name of a shipped model or path of its files.
         steps: noise levels visited; 0 means the sampler's default.
         sampler: name of a sampler; "" means the model's default.
@@ -88,6 +93,7 @@ class DiffusionEmbedParameters:
     coordMap: Places = field(default_factory=dict)
     strictStereo: bool = False
     relax: str = ""
+    oversampling: int = 1
     model: str = "default"
     steps: int = 0
     sampler: str = ""
@@ -178,6 +184,7 @@ _LOWEST = {
     "randomSeed": -1,
     "maxIterations": 0,
     "timeout": 0,
+    "oversampling": 1,
     "steps": 0,
     "batchPairs": 0,
     "guidanceWeight": -1,

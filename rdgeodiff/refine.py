@@ -22,6 +22,9 @@ from rdgeodiff.parameters import DiffusionEmbedParameters
 from rdgeodiff.results import EmbedResult, FailureCause, UnusableMoleculeError
 from rdgeodiff.task import Settled, Task, properties_of
 
+# Every conformer is refined, in its place.
+_WITHOUT_EFFECT: dict[str, Any] = {"clearConfs": False, "pruneRmsThresh": -1.0, "oversampling": 1}
+
 
 def RefineConformersDiffusion(
     mol: Chem.Mol,
@@ -42,8 +45,8 @@ def RefineConformersDiffusion(
         sigma: noise level in Å. 0.1 mends bonds and angles, 0.3 also rings and contacts, above 1
             the conformer turns into another one.
         confIds: which conformers; all by default.
-        params: as in `EmbedMoleculeDiffusion`; `clearConfs` and `pruneRmsThresh` have no effect. A
-            `coordMap` holds atoms at its places, and then sets the frame.
+        params: as in `EmbedMoleculeDiffusion`; `clearConfs`, `pruneRmsThresh` and `oversampling`
+            have no effect. A `coordMap` holds atoms at its places, and then sets the frame.
         **overrides: single parameters by name.
 
     Returns:
@@ -54,7 +57,7 @@ def RefineConformersDiffusion(
         ValueError: a molecule that cannot be attempted or has no conformer, an unknown conformer
             id, σ not above 0 or beyond the model's highest noise level, an impossible `coordMap`.
     """
-    settings = settings_of(params, overrides).updated(clearConfs=False, pruneRmsThresh=-1.0)
+    settings = settings_of(params, overrides).updated(**_WITHOUT_EFFECT)
     if not isinstance(mol, Chem.Mol):
         raise TypeError(f"mol must be an RDKit Mol, not {type(mol).__name__}")
     task = RefineTask(mol, 0, settings, confIds)
@@ -81,7 +84,7 @@ def RefineMoleculesDiffusion(
     """
     if isinstance(mols, Chem.Mol | str):
         raise TypeError("mols must be several molecules; for one use RefineConformersDiffusion")
-    settings = settings_of(params, overrides).updated(clearConfs=False, pruneRmsThresh=-1.0)
+    settings = settings_of(params, overrides).updated(**_WITHOUT_EFFECT)
     if settings.coordMap:
         raise ValueError("coordMap belongs to one molecule: use RefineConformersDiffusion")
     results: list[EmbedResult] = []

@@ -23,7 +23,8 @@ from rdgeodiff.chem.conformers import (
 from rdgeodiff.chem.diatomics import trivial_conformer
 from rdgeodiff.chem.featurize import UnsupportedAtomError, featurize
 from rdgeodiff.chem.fragments import assemble, split
-from rdgeodiff.chem.relax import RelaxedParts, relax_parts
+from rdgeodiff.chem.relax import RelaxedParts, relax_parts, settled_energies
+from rdgeodiff.chem.representatives import representatives
 from rdgeodiff.chem.stereo import stereo_tables, unassigned_stereo
 from rdgeodiff.chem.validate import describe, fault
 from rdgeodiff.chem.verdict import Judge
@@ -117,14 +118,18 @@ class Task:
                 known = trivial_conformer(self.fragments[k].mol)
                 assert known is not None
                 alone[k] = known if own is None else own.place(known)[0]
-        self.parts: list[dict[int, np.ndarray]] = [dict(alone) for _ in range(count)]
-        self.causes: list[FailureCause | None] = [None] * count
+        # With oversampling more conformers are drawn than are wanted.
+        self.wanted, drawn = count, count * settings.oversampling
+        self.parts: list[dict[int, np.ndarray]] = [dict(alone) for _ in range(drawn)]
+        self.causes: list[FailureCause | None] = [None] * drawn
         self.rejections: Counter[str] = Counter()
         self._faulty: dict[tuple[int, int], np.ndarray] = {}
         self.settled: Settled | None = None
 
     def missing(self) -> list[tuple[int, int]]:
-        """(conformer, fragment) pairs still to be drawn."""
+        """(conformer, fragment) pairs still to be drawn; none once there are as many as wanted."""
+        if sum(len(done) == len(self.fragments) for done in self.parts) >= self.wanted:
+            return []
         return [
             (conformer, fragment)
             for conformer, done in enumerate(self.parts)
@@ -174,7 +179,7 @@ class Task:
         all_or_nothing: bool,
         deadline: float | None = None,
     ) -> None:
-        """Relax and prune what was accepted: the slow part of `deliver`, which writes nothing.
+        """Relax, choose and prune what was accepted: the slow part of `deliver`, writing nothing.
 
         Different tasks may be settled in different threads, even where they share a Mol.
 
@@ -193,6 +198,11 @@ class Task:
             assemble(self.fragments, [c.parts[k] for k in range(len(self.fragments))], staying)
             for c in conformers
         ]
+        if settings.oversampling > 1 and not _over(deadline):
+            order = self._preferred(conformers, settings)
+            complete = [complete[k] for k in order]
+            conformers = [conformers[k] for k in order]
+            accepted = [accepted[k] for k in order]
         kept = prune(
             self.full,
             accepted,
@@ -201,9 +211,10 @@ class Task:
             symmetry=settings.useSymmetryForPruning,
             symmetrize_terminal=settings.symmetrizeConjugatedTerminalGroupsForPruning,
             threads=settings.numThreads,
-        )
-        if len(kept) < len(accepted):
-            failures[FailureCause.PRUNED.value] = len(accepted) - len(kept)
+        )[: self.wanted]
+        there = min(len(accepted), self.wanted)
+        if len(kept) < there:
+            failures[FailureCause.PRUNED.value] = there - len(kept)
         causes = [conformers[k].cause for k in kept]
         self.settled = Settled(
             [accepted[k] for k in kept],
@@ -228,14 +239,37 @@ class Task:
         return write_conformers(self.mol, done.positions, done.properties)
 
     def completed(self) -> tuple[list[int], Counter[str]]:
-        """Conformers of which every fragment was accepted, and the causes of the others."""
-        complete, failures = [], Counter[str]()
+        """Conformers of which every fragment was accepted, and why there are not as many as wanted.
+
+        What is missing beyond that is no failure: others took its place.
+        """
+        complete, causes = [], []
         for index, (parts, cause) in enumerate(zip(self.parts, self.causes, strict=True)):
             if len(parts) == len(self.fragments):
                 complete.append(index)
             elif cause is not None:  # None only where an interrupt came before any verdict
-                failures[cause.value] += 1
-        return complete, failures
+                causes.append(cause.value)
+        return complete, Counter(causes[: max(0, self.wanted - len(complete))])
+
+    def _preferred(
+        self, conformers: list[RelaxedParts], settings: DiffusionEmbedParameters
+    ) -> list[int]:
+        """Indices of complete conformers, those first that stand for the others."""
+        parts = [c.parts for c in conformers]
+        if not parts or not self.judges:
+            return list(range(len(parts)))
+        energies: np.ndarray | None
+        if settings.relax:
+            known = [np.nan if c.energy is None else c.energy for c in conformers]
+            energies = np.array(known, float)
+        else:
+            energies = settled_energies(
+                self.fragments, self.judges, parts, settings.numThreads, self.held
+            )
+        return representatives(
+            [(self.fragments[k].mol, np.stack([p[k] for p in parts])) for k in self.judges],
+            energies,
+        )
 
     def relaxed(
         self, complete: list[int], settings: DiffusionEmbedParameters, deadline: float | None
@@ -244,11 +278,15 @@ class Task:
         chosen = [self.parts[index] for index in complete]
         if not settings.relax:
             return [RelaxedParts(parts) for parts in chosen]
-        if deadline is not None and time.monotonic() > deadline:
+        if _over(deadline):
             return [RelaxedParts(parts, None, FailureCause.EXCEEDED_TIMEOUT) for parts in chosen]
         return relax_parts(
             self.fragments, self.judges, chosen, settings.relax, settings.numThreads, self.held
         )
+
+
+def _over(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() > deadline
 
 
 def properties_of(index: int, conformer: RelaxedParts, force_field: str) -> dict[str, Property]:

@@ -11,8 +11,9 @@ from helpers import embedded, mol_from, positions_of
 from rdkit import Chem
 from rdkit.Chem import rdMolAlign
 
+from rdgeodiff.chem import rmsd as rmsd_module
+from rdgeodiff.chem.rmsd import rmsd_matrix, symmetry
 from rdgeodiff.data.conformer_sets import ArchiveError, read_archive
-from rdgeodiff.evaluation import rmsd as rmsd_module
 from rdgeodiff.evaluation.covmat import score, summarize
 from rdgeodiff.evaluation.generators import (
     DiffusionGenerator,
@@ -23,7 +24,6 @@ from rdgeodiff.evaluation.generators import (
 )
 from rdgeodiff.evaluation.published import NOTE, published_table
 from rdgeodiff.evaluation.report import evaluate_archive, spread_out
-from rdgeodiff.evaluation.rmsd import rmsd_matrix, symmetry
 from rdgeodiff.evaluation.validity import geometry_deviation, posebusters_passes, right_stereo
 from rdgeodiff.results import EmbedResult
 

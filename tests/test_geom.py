@@ -18,6 +18,7 @@ from helpers import embedded, mol_from, positions_of
 from rdkit import Chem
 
 from rdgeodiff.chem.featurize import featurize
+from rdgeodiff.chem.rmsd import rmsd_matrix
 from rdgeodiff.cli import main
 from rdgeodiff.data.conformer_sets import ArchiveError, read_archive, write_archive
 from rdgeodiff.data.geom import (
@@ -41,7 +42,6 @@ from rdgeodiff.data.restricted_pickle import (
     load_restricted,
 )
 from rdgeodiff.data.shards import read_shard
-from rdgeodiff.evaluation.rmsd import rmsd_matrix
 
 
 class Calls:

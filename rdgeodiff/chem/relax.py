@@ -24,6 +24,7 @@ from rdgeodiff.parameters import FORCE_FIELDS
 from rdgeodiff.results import FailureCause
 
 MAX_STEPS = 2000  # of the minimiser, per conformer; drug-size molecules need some hundred
+SETTLING_STEPS = 30  # enough for bonds and angles
 
 
 class NoForceFieldError(ValueError):
@@ -37,7 +38,7 @@ class Relaxed:
     Attributes:
         positions: arrays (N, 3) float64 in Å, in the order they came.
         energies: (C,) float64 in kcal/mol.
-        converged: (C,) bool, False where `MAX_STEPS` did not suffice.
+        converged: (C,) bool, False where the steps did not suffice.
     """
 
     positions: list[np.ndarray]
@@ -81,6 +82,7 @@ def relax_positions(
     force_field: str = "MMFF94s",
     threads: int = 1,
     fixed: Sequence[int] = (),
+    max_steps: int | None = None,
 ) -> Relaxed:
     """Minimise the energy of each conformer.
 
@@ -90,6 +92,7 @@ def relax_positions(
         force_field: one of `FORCE_FIELDS`.
         threads: 0 for all. The result does not depend on it.
         fixed: indices of atoms that stay exactly where they are.
+        max_steps: of the minimiser, per conformer; by default `MAX_STEPS`.
 
     Raises:
         NoForceFieldError: atoms without parameters, or radicals.
@@ -103,19 +106,20 @@ def relax_positions(
         )
     if not len(positions):
         return Relaxed([], np.zeros(0), np.zeros(0, bool))
+    steps = MAX_STEPS if max_steps is None else max_steps
     copy = Chem.Mol(mol)
     copy.RemoveAllConformers()
     for p in positions:
         copy.AddConformer(as_conformer(p), assignId=True)
     if len(fixed):
-        found = _with_fixed_atoms(copy, force_field, threads, fixed)
+        found = _with_fixed_atoms(copy, force_field, threads, fixed, steps)
     elif force_field == "UFF":
         found = rdForceFieldHelpers.UFFOptimizeMoleculeConfs(
-            copy, numThreads=threads, maxIters=MAX_STEPS
+            copy, numThreads=threads, maxIters=steps
         )
     else:
         found = rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(
-            copy, numThreads=threads, maxIters=MAX_STEPS, mmffVariant=force_field
+            copy, numThreads=threads, maxIters=steps, mmffVariant=force_field
         )
     status = np.array([code for code, _ in found])
     if (status < 0).any():
@@ -181,8 +185,42 @@ def relax_parts(
     return results
 
 
+def settled_energies(
+    fragments: Sequence[Fragment],
+    judges: Mapping[int, Judge],
+    conformers: Sequence[Mapping[int, np.ndarray]],
+    threads: int = 1,
+    held: Sequence[HeldAtoms | None] | None = None,
+) -> np.ndarray | None:
+    """Energies (C,) in kcal/mol of complete conformers after a few steps of MMFF94s on a copy.
+
+    As they come, small errors of bonds and angles hide what the torsions cost. Molecules MMFF94s
+    does not know get UFF's energies; None where that does not know them either.
+
+    Args:
+        fragments, judges, conformers, threads, held: as in `relax_parts`.
+    """
+    for force_field in ("MMFF94s", "UFF"):
+        energies = np.zeros(len(conformers))
+        try:
+            for k in judges:
+                own = held[k] if held else None
+                energies += relax_positions(
+                    fragments[k].mol,
+                    [parts[k] for parts in conformers],
+                    force_field,
+                    threads,
+                    () if own is None else own.atoms.tolist(),
+                    SETTLING_STEPS,
+                ).energies
+        except NoForceFieldError:
+            continue
+        return energies
+    return None
+
+
 def _with_fixed_atoms(
-    mol: Chem.Mol, force_field: str, threads: int, fixed: Sequence[int]
+    mol: Chem.Mol, force_field: str, threads: int, fixed: Sequence[int], max_steps: int
 ) -> list[tuple[int, float]]:
     """Minimise all conformers of `mol` in place; (not converged, energy) of each.
 
@@ -204,7 +242,7 @@ def _with_fixed_atoms(
         for atom in fixed:
             field.AddFixedPoint(int(atom))
         [result] = rdForceFieldHelpers.OptimizeMoleculeConfs(
-            single, field, numThreads=1, maxIters=MAX_STEPS
+            single, field, numThreads=1, maxIters=max_steps
         )
         mol.GetConformer(conf_id).SetPositions(single.GetConformer(conf_id).GetPositions())
         return result

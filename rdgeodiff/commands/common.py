@@ -44,6 +44,13 @@ def add_model_options(command: argparse._ActionsContainer) -> None:
         metavar="W",
         help="weight of the model's guide; 0: none, -1: the model's own",
     )
+    command.add_argument(
+        "--oversampling",
+        type=positive,
+        default=1,
+        metavar="K",
+        help="draw K times as many conformers and deliver those that stand best for all (1)",
+    )
     command.add_argument("--device", default="auto")
     command.add_argument(
         "--precision",
@@ -67,7 +74,7 @@ def add_other_models(command: argparse._ActionsContainer) -> None:
 
 def model_options(args: argparse.Namespace) -> dict[str, Any]:
     """The values of `add_model_options` as keywords of an embedding call (without threads)."""
-    names = ("model", "steps", "sampler", "guidanceWeight", "device", "precision")
+    names = ("model", "steps", "sampler", "guidanceWeight", "oversampling", "device", "precision")
     return {name: getattr(args, name) for name in names}
 
 

@@ -95,9 +95,8 @@ def register(commands: Any) -> None:
     account.add_argument("--strict", action="store_true", help="exit 1 if a molecule lacks any")
     add_model_options(embed.add_argument_group("model and machine"))
     # None tells what was not given, so that --params can speak.
-    embed.set_defaults(
-        model=None, steps=None, sampler=None, guidanceWeight=None, device=None, threads=None
-    )
+    names = "model steps sampler guidanceWeight oversampling device precision threads".split()
+    embed.set_defaults(**dict.fromkeys(names))
 
 
 def run_embed(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from rdkit import Chem
 
-from rdgeodiff.evaluation.rmsd import rmsd_matrix
+from rdgeodiff.chem.rmsd import rmsd_matrix
 
 # CREST's thresholds (Pracht, Bohle and Grimme 2020) for two conformers that are the same.
 SAME_ENERGY = 0.05  # kcal/mol

@@ -6,6 +6,7 @@ leak into what it makes.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
+
+from rdgeodiff.chem.relax import SETTLING_STEPS, NoForceFieldError, relax_positions
+from rdgeodiff.chem.representatives import representatives
 
 METHODS = ("diffusion", "diffusion+mmff", "etkdg", "etkdg+mmff")
 MMFF_ITERATIONS = 1000
@@ -117,13 +121,20 @@ class EtkdgGenerator:
             of the conformer and makes n times the same conformer of 0. -1 stays -1 (no seed).
         threads: `numThreads`.
         timeout: s per molecule, 0 for none.
+        oversampling: conformers made for each one wanted; of them are taken those that
+            `DiffusionEmbedParameters.oversampling` would take.
     """
 
     def __init__(
-        self, minimize: bool = False, seed: int = 0, threads: int = 1, timeout: int = 0
+        self,
+        minimize: bool = False,
+        seed: int = 0,
+        threads: int = 1,
+        timeout: int = 0,
+        oversampling: int = 1,
     ) -> None:
         self.name = "etkdg+mmff" if minimize else "etkdg"
-        self._minimize, self._threads = minimize, threads
+        self._minimize, self._threads, self._oversampling = minimize, threads, oversampling
         parameters: Any = rdDistGeom.ETKDGv3()
         settings = {"randomSeed": seed + 1 if seed >= 0 else -1, "numThreads": threads}
         for name, value in {**settings, "timeout": timeout}.items():
@@ -137,26 +148,43 @@ class EtkdgGenerator:
             start = time.perf_counter()
             with rdBase.BlockLogs():
                 # On a timeout RDKit returns the single id -1.
-                ids = rdDistGeom.EmbedMultipleConfs(blank, count, self._parameters)
+                pool = count * self._oversampling
+                ids = rdDistGeom.EmbedMultipleConfs(blank, pool, self._parameters)
                 kept = [i for i in ids if i >= 0]
                 if self._minimize and kept:
                     notes = _minimized(blank, self._threads)
+                if self._oversampling > 1 and kept:
+                    kept = [kept[k] for k in self._preferred(blank, kept)[:count]]
             seconds = time.perf_counter() - start
             if len(kept) < count:
                 notes["not_embedded"] = count - len(kept)
             yield Generated(_positions(blank, kept), count, seconds, notes=notes)
 
+    def _preferred(self, mol: Chem.Mol, ids: Sequence[int]) -> list[int]:
+        """Indices of conformers, those first that a call with `oversampling` would deliver."""
+        positions, energies = _positions(mol, ids), None
+        steps = 0 if self._minimize else SETTLING_STEPS
+        with contextlib.suppress(NoForceFieldError):
+            rated = relax_positions(mol, list(positions), "MMFF94s", self._threads, max_steps=steps)
+            energies = rated.energies
+        return representatives([(mol, positions)], energies)
+
 
 def make_generator(
-    method: str, *, seed: int = 0, threads: int = 1, **diffusion_options: Any
+    method: str,
+    *,
+    seed: int = 0,
+    threads: int = 1,
+    oversampling: int = 1,
+    **diffusion_options: Any,
 ) -> Generator:
     """The generator called `method`, one of METHODS; raises ValueError for another name."""
     if method in ("diffusion", "diffusion+mmff"):
-        minimize = method == "diffusion+mmff"
-        return DiffusionGenerator(seed, minimize=minimize, numThreads=threads, **diffusion_options)
+        options = {**diffusion_options, "numThreads": threads, "oversampling": oversampling}
+        return DiffusionGenerator(seed, minimize=method == "diffusion+mmff", **options)
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
-    return EtkdgGenerator(method == "etkdg+mmff", seed, threads)
+    return EtkdgGenerator(method == "etkdg+mmff", seed, threads, oversampling=oversampling)
 
 
 def make_generators(

@@ -20,12 +20,12 @@ import numpy as np
 import rdkit
 from tqdm.auto import tqdm
 
+from rdgeodiff.chem.rmsd import rmsd_matrix
 from rdgeodiff.data.conformer_sets import ReferenceMolecule
 from rdgeodiff.evaluation.covmat import CovMat, CovMatSummary, Spread, score, summarize
 from rdgeodiff.evaluation.generators import Generated, Generator
 from rdgeodiff.evaluation.protocols import OWN, SWEEP, Protocol
 from rdgeodiff.evaluation.references import read_references
-from rdgeodiff.evaluation.rmsd import rmsd_matrix
 from rdgeodiff.evaluation.tables import markdown
 from rdgeodiff.evaluation.validity import geometry_deviation, posebusters_passes, right_stereo
 

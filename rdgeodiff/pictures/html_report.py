@@ -18,7 +18,7 @@ from rdkit.Chem import rdCoordGen
 from rdkit.Chem.Draw import rdMolDraw2D
 
 from rdgeodiff.chem.formats import Record
-from rdgeodiff.evaluation.rmsd import rmsd_matrix
+from rdgeodiff.chem.rmsd import rmsd_matrix
 from rdgeodiff.parameters import DiffusionEmbedParameters
 from rdgeodiff.results import EmbedResult, FailureCause
 

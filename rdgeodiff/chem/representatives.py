@@ -1,0 +1,91 @@
+"""Which of more conformers than are wanted stand for all of them.
+
+Independent samples repeat what is likely and miss what is rare. Of a pool of them those are taken
+that leave the smallest mean distance from a conformer of the pool to the nearest one taken, each
+weighted by exp(-E/RT): weighted k-medoids, found greedily, which is within 1 - 1/e of the best
+(Nemhauser, Wolsey and Fisher 1978). No threshold has to fit the size of the molecule, and the
+first n of a longer choice are the choice of n.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+import numpy as np
+from rdkit import Chem, rdBase
+
+from rdgeodiff.chem.rmsd import rmsd_matrix
+
+# kcal/mol: well above RT at room temperature, as the energies are those of a force field.
+WIDTH = 2.0
+_MATCHES = 1000  # symmetric atom orders tried, so that tert-butyl groups cost no minutes
+_PAIRS = 200_000  # distances computed together
+
+
+def representatives(
+    fragments: Sequence[tuple[Chem.Mol, np.ndarray]], energies: np.ndarray | None = None
+) -> list[int]:
+    """Indices of all C conformers, those first that together stand for the rest.
+
+    Args:
+        fragments: at least one; Mol with explicit hydrogens, and positions (C, N, 3) in Å. How
+            fragments lie to each other does not count.
+        energies: (C,) in kcal/mol; those that are not finite weigh nothing. None, or none of them
+            finite, gives all the same weight.
+    """
+    count = len(fragments[0][1])
+    if count < 2:
+        return list(range(count))
+    weights = np.ones(count)
+    known = np.zeros(0, bool) if energies is None else np.isfinite(energies)
+    if energies is not None and known.any():
+        weights = np.where(known, np.exp((energies[known].min() - energies) / WIDTH), 0.0)
+    # Over the heavy atoms of all fragments, each superposed on its own.
+    heavy = [max(mol.GetNumHeavyAtoms(), 1) for mol, _ in fragments]
+    squares = sum(
+        n * _distances(mol, positions) ** 2
+        for n, (mol, positions) in zip(heavy, fragments, strict=True)
+    )
+    return _medoids(np.sqrt(squares / sum(heavy)), weights)
+
+
+def _distances(mol: Chem.Mol, positions: np.ndarray) -> np.ndarray:
+    """(C, C) RMSD in Å of heavy atoms, over symmetric atom orders."""
+    rows = max(1, _PAIRS // len(positions))
+    with rdBase.BlockLogs():
+        return np.concatenate(
+            [
+                rmsd_matrix(
+                    mol,
+                    positions[start : start + rows],
+                    positions,
+                    max_matches=_MATCHES,
+                    max_seconds=float("inf"),
+                ).values
+                for start in range(0, len(positions), rows)
+            ]
+        )
+
+
+def _medoids(apart: np.ndarray, weights: np.ndarray) -> list[int]:
+    """All indices in the order in which they lessen Σ_i w_i min_j d_ij most; ties by index."""
+    nearest = np.full(len(apart), apart.max())
+
+    def gain(k: int) -> float:
+        return float(weights @ np.maximum(nearest - apart[:, k], 0.0))
+
+    # What one more conformer gains only falls as others are taken, so that a gain computed before
+    # bounds it from above (Minoux 1978).
+    bounds = [(-gain(k), k) for k in range(len(apart))]
+    heapq.heapify(bounds)
+    order: list[int] = []
+    while bounds:
+        _, k = heapq.heappop(bounds)
+        now = (-gain(k), k)
+        if bounds and now > bounds[0]:
+            heapq.heappush(bounds, now)
+            continue
+        order.append(k)
+        nearest = np.minimum(nearest, apart[:, k])
+    return order
