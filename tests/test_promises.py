@@ -176,14 +176,14 @@ SEEN: set[str] = set()
     texts=st.lists(smiles(), min_size=1, max_size=3),
     seed=st.integers(0, 2**40),
     clear=st.booleans(),
+    oversampling=st.integers(1, 3),
 )
-def test_whatever_is_drawn_the_promises_hold(texts, seed, clear):
+def test_whatever_is_drawn_the_promises_hold(texts, seed, clear, oversampling):
     mols = [dressed(m, f"number {k}") for k, m in enumerate(parsed(texts))]
     before = [everything_but_conformers(m) for m in mols]
     luck = Luck(mols)
-    results, script = embed(
-        [*mols, None], luck, 3, randomSeed=seed, maxIterations=3, clearConfs=clear
-    )
+    options = {"randomSeed": seed, "clearConfs": clear, "oversampling": oversampling}
+    results, script = embed([*mols, None], luck, 3, maxIterations=3, **options)
     SEEN.update(luck.kinds)
 
     assert len(results) == len(mols) + 1  # one for each, in order
@@ -204,21 +204,26 @@ def test_whatever_is_drawn_the_promises_hold(texts, seed, clear):
 
 
 @settings(MANY, max_examples=15)
-@given(texts=st.lists(smiles(), min_size=2, max_size=3), seed=st.integers(0, 2**40))
-def test_the_company_of_a_molecule_makes_no_difference(texts, seed):
+@given(
+    texts=st.lists(smiles(), min_size=2, max_size=3),
+    seed=st.integers(0, 2**40),
+    oversampling=st.integers(1, 2),
+)
+def test_the_company_of_a_molecule_makes_no_difference(texts, seed, oversampling):
     mols = parsed(texts)
     luck = Luck(mols)
+    options = {"randomSeed": seed, "maxIterations": 2, "oversampling": oversampling}
     together = [Chem.Mol(m) for m in mols]
-    results, _ = embed(together, luck, 3, randomSeed=seed, maxIterations=2)
+    results, _ = embed(together, luck, 3, **options)
     for row, mol in enumerate(mols):
         alone = Chem.Mol(mol)  # on its row, among others that cannot be attempted
-        again, _ = embed([None] * row + [alone], luck, 3, randomSeed=seed, maxIterations=2)
+        again, _ = embed([None] * row + [alone], luck, 3, **options)
         assert again[-1].failures == results[row].failures
         assert again[-1].rejections == results[row].rejections
         for a, b in zip(positions(alone), positions(together[row]), strict=True):
             assert np.array_equal(a, b)
     repeated = [Chem.Mol(m) for m in mols]
-    embed(repeated, luck, 3, randomSeed=seed, maxIterations=2)
+    embed(repeated, luck, 3, **options)
     for one, other in zip(together, repeated, strict=True):
         assert np.array_equal(positions(one), positions(other))
 

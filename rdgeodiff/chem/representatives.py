@@ -62,7 +62,7 @@ def _distances(mol: Chem.Mol, positions: np.ndarray) -> np.ndarray:
                     positions,
                     max_matches=_MATCHES,
                     max_seconds=float("inf"),
-                ).values
+                ).values.astype(np.float32)
                 for start in range(0, len(positions), rows)
             ]
         )
