@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["diffusion", "etkdg"])
     parser.add_argument("--model", default="default")
     parser.add_argument("--oversampling", type=int, default=1, help="of every method")
+    parser.add_argument("--energy-width", type=float, default=2.0, help="with oversampling")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs/bioactive.jsonl"))
@@ -53,7 +54,7 @@ def main() -> None:
 def _measure(references: list[ReferenceMolecule], args: argparse.Namespace) -> list[dict]:
     settings = [args.archive.name, max(args.counts), args.model, args.seed]
     if args.oversampling > 1:  # runs files of before know nothing of it
-        settings.append(args.oversampling)
+        settings += [args.oversampling, args.energy_width]
     done = {}
     if args.runs.exists():
         for line in args.runs.read_text().splitlines():
@@ -67,6 +68,7 @@ def _measure(references: list[ReferenceMolecule], args: argparse.Namespace) -> l
             threads=args.threads,
             model=args.model,
             oversampling=args.oversampling,
+            energyWidth=args.energy_width,
         )
         for method in args.methods
     }

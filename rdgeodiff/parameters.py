@@ -57,10 +57,12 @@ class DiffusionEmbedParameters:
         relax: force field that relaxes each conformer before pruning ("MMFF94s", "MMFF94" or
             "UFF"); "" leaves them as drawn. `EmbedResult.unrelaxed` counts what it cannot relax.
         oversampling: conformers drawn for each one wanted. Of those accepted the numConfs are
-            delivered that stand best for all of them, low ones above all, in that order: the
-            smallest mean RMSD to the nearest one, weighted by exp(-E/RT) with RT = 2 kcal/mol
-            (see `rdgeodiff.chem.representatives`). E is that of `relax`, or of 30 steps of MMFF94s
-            (or UFF) on a copy. 1 delivers what is drawn.
+            delivered that stand best for all of them, in that order: the smallest mean RMSD to the
+            nearest one, low conformers counting for more (`rdgeodiff.chem.representatives`). 1
+            delivers what is drawn.
+        energyWidth: with oversampling a conformer counts exp(-E/energyWidth), in kcal/mol. E is
+            that of `relax`, or after 30 steps of MMFF94s (or UFF) on a copy. -1: all count alike,
+            which is better where they have to meet a protein's pose.
         model: name of a shipped model or path of its files.
         steps: noise levels visited; 0 means the sampler's default.
         sampler: name of a sampler; "" means the model's default.
@@ -94,6 +96,7 @@ class DiffusionEmbedParameters:
     strictStereo: bool = False
     relax: str = ""
     oversampling: int = 1
+    energyWidth: float = 2.0
     model: str = "default"
     steps: int = 0
     sampler: str = ""
@@ -220,6 +223,8 @@ def _checked(name: str, kind: str, value: Any) -> Any:
         raise TypeError(f"{name} must be of type {kind}, not {value!r}") from None
     if name in _LOWEST and not plain >= _LOWEST[name]:
         raise ValueError(f"{name} must be at least {_LOWEST[name]}, not {value!r}")
+    if name == "energyWidth" and plain != -1 and not plain > 0:
+        raise ValueError(f"energyWidth must be above 0, or -1, not {value!r}")
     if plain != plain:
         raise ValueError(f"{name} is not a number")
     return plain

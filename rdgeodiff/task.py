@@ -258,18 +258,21 @@ class Task:
         parts = [c.parts for c in conformers]
         if not parts or not self.judges:
             return list(range(len(parts)))
-        energies: np.ndarray | None
-        if settings.relax:
-            known = [np.nan if c.energy is None else c.energy for c in conformers]
-            energies = np.array(known, float)
-        else:
-            energies = settled_energies(
-                self.fragments, self.judges, parts, settings.numThreads, self.held
-            )
         return representatives(
             [(self.fragments[k].mol, np.stack([p[k] for p in parts])) for k in self.judges],
-            energies,
+            self._energies(conformers, settings) if settings.energyWidth > 0 else None,
+            settings.energyWidth,
         )
+
+    def _energies(
+        self, conformers: list[RelaxedParts], settings: DiffusionEmbedParameters
+    ) -> np.ndarray | None:
+        """Energies in kcal/mol by which conformers are chosen; NaN where one has none."""
+        if settings.relax:
+            return np.array([np.nan if c.energy is None else c.energy for c in conformers], float)
+        parts = [c.parts for c in conformers]
+        threads = settings.numThreads
+        return settled_energies(self.fragments, self.judges, parts, threads, self.held)
 
     def relaxed(
         self, complete: list[int], settings: DiffusionEmbedParameters, deadline: float | None

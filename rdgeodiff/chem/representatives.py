@@ -17,14 +17,14 @@ from rdkit import Chem, rdBase
 
 from rdgeodiff.chem.rmsd import rmsd_matrix
 
-# kcal/mol: well above RT at room temperature, as the energies are those of a force field.
-WIDTH = 2.0
 _MATCHES = 1000  # symmetric atom orders tried, so that tert-butyl groups cost no minutes
 _PAIRS = 200_000  # distances computed together
 
 
 def representatives(
-    fragments: Sequence[tuple[Chem.Mol, np.ndarray]], energies: np.ndarray | None = None
+    fragments: Sequence[tuple[Chem.Mol, np.ndarray]],
+    energies: np.ndarray | None = None,
+    width: float = 2.0,
 ) -> list[int]:
     """Indices of all C conformers, those first that together stand for the rest.
 
@@ -33,6 +33,8 @@ def representatives(
             fragments lie to each other does not count.
         energies: (C,) in kcal/mol; those that are not finite weigh nothing. None, or none of them
             finite, gives all the same weight.
+        width: RT in kcal/mol; well above that of room temperature, as a force field's energies
+            are not exact.
     """
     count = len(fragments[0][1])
     if count < 2:
@@ -40,7 +42,7 @@ def representatives(
     weights = np.ones(count)
     known = np.zeros(0, bool) if energies is None else np.isfinite(energies)
     if energies is not None and known.any():
-        weights = np.where(known, np.exp((energies[known].min() - energies) / WIDTH), 0.0)
+        weights = np.where(known, np.exp((energies[known].min() - energies) / width), 0.0)
     # Over the heavy atoms of all fragments, each superposed on its own.
     heavy = [max(mol.GetNumHeavyAtoms(), 1) for mol, _ in fragments]
     squares = sum(

@@ -12,6 +12,17 @@ from typing import Any
 
 from rdgeodiff.parameters import PRECISIONS
 
+# Parameters of an embedding call that `add_model_options` adds, beside the threads.
+MODEL_OPTIONS = (
+    "model",
+    "steps",
+    "sampler",
+    "guidanceWeight",
+    "oversampling",
+    "energyWidth",
+    "device",
+    "precision",
+)
 DONE, FAILURES, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -51,6 +62,14 @@ def add_model_options(command: argparse._ActionsContainer) -> None:
         metavar="K",
         help="draw K times as many conformers and deliver those that stand best for all (1)",
     )
+    command.add_argument(
+        "--energy-width",
+        dest="energyWidth",
+        type=float,
+        default=2.0,
+        metavar="E",
+        help="with --oversampling a conformer counts exp(-energy/E), kcal/mol; -1: all alike (2)",
+    )
     command.add_argument("--device", default="auto")
     command.add_argument(
         "--precision",
@@ -74,8 +93,7 @@ def add_other_models(command: argparse._ActionsContainer) -> None:
 
 def model_options(args: argparse.Namespace) -> dict[str, Any]:
     """The values of `add_model_options` as keywords of an embedding call (without threads)."""
-    names = ("model", "steps", "sampler", "guidanceWeight", "oversampling", "device", "precision")
-    return {name: getattr(args, name) for name in names}
+    return {name: getattr(args, name) for name in MODEL_OPTIONS}
 
 
 def device_of(name: str) -> str:

@@ -15,6 +15,7 @@ from rdgeodiff.commands.common import (
     DONE,
     FAILURES,
     INTERRUPTED,
+    MODEL_OPTIONS,
     add_command,
     add_model_options,
     model_options,
@@ -95,8 +96,7 @@ def register(commands: Any) -> None:
     account.add_argument("--strict", action="store_true", help="exit 1 if a molecule lacks any")
     add_model_options(embed.add_argument_group("model and machine"))
     # None tells what was not given, so that --params can speak.
-    names = "model steps sampler guidanceWeight oversampling device precision threads".split()
-    embed.set_defaults(**dict.fromkeys(names))
+    embed.set_defaults(**dict.fromkeys([*MODEL_OPTIONS, "threads"]))
 
 
 def run_embed(args: argparse.Namespace) -> int:

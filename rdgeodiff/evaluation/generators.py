@@ -121,8 +121,8 @@ class EtkdgGenerator:
             of the conformer and makes n times the same conformer of 0. -1 stays -1 (no seed).
         threads: `numThreads`.
         timeout: s per molecule, 0 for none.
-        oversampling: conformers made for each one wanted; of them are taken those that
-            `DiffusionEmbedParameters.oversampling` would take.
+        oversampling, energy_width: as in `DiffusionEmbedParameters`: of more conformers are taken
+            those that a diffusion call would take.
     """
 
     def __init__(
@@ -132,9 +132,11 @@ class EtkdgGenerator:
         threads: int = 1,
         timeout: int = 0,
         oversampling: int = 1,
+        energy_width: float = 2.0,
     ) -> None:
         self.name = "etkdg+mmff" if minimize else "etkdg"
-        self._minimize, self._threads, self._oversampling = minimize, threads, oversampling
+        self._minimize, self._threads = minimize, threads
+        self._oversampling, self._width = oversampling, energy_width
         parameters: Any = rdDistGeom.ETKDGv3()
         settings = {"randomSeed": seed + 1 if seed >= 0 else -1, "numThreads": threads}
         for name, value in {**settings, "timeout": timeout}.items():
@@ -162,29 +164,36 @@ class EtkdgGenerator:
 
     def _preferred(self, mol: Chem.Mol, ids: Sequence[int]) -> list[int]:
         """Indices of conformers, those first that a call with `oversampling` would deliver."""
-        positions, energies = _positions(mol, ids), None
-        steps = 0 if self._minimize else SETTLING_STEPS
-        with contextlib.suppress(NoForceFieldError):
-            rated = relax_positions(mol, list(positions), "MMFF94s", self._threads, max_steps=steps)
-            energies = rated.energies
-        return representatives([(mol, positions)], energies)
+        positions = _positions(mol, ids)
+        energies = None
+        if self._width > 0:
+            steps = 0 if self._minimize else SETTLING_STEPS
+            with contextlib.suppress(NoForceFieldError):
+                energies = relax_positions(
+                    mol, list(positions), "MMFF94s", self._threads, max_steps=steps
+                ).energies
+        return representatives([(mol, positions)], energies, self._width)
 
 
 def make_generator(
-    method: str,
-    *,
-    seed: int = 0,
-    threads: int = 1,
-    oversampling: int = 1,
-    **diffusion_options: Any,
+    method: str, *, seed: int = 0, threads: int = 1, **diffusion_options: Any
 ) -> Generator:
-    """The generator called `method`, one of METHODS; raises ValueError for another name."""
+    """The generator called `method`, one of METHODS; raises ValueError for another name.
+
+    `oversampling` and `energyWidth` among the options are ETKDGv3's as well.
+    """
     if method in ("diffusion", "diffusion+mmff"):
-        options = {**diffusion_options, "numThreads": threads, "oversampling": oversampling}
-        return DiffusionGenerator(seed, minimize=method == "diffusion+mmff", **options)
+        minimize = method == "diffusion+mmff"
+        return DiffusionGenerator(seed, minimize=minimize, numThreads=threads, **diffusion_options)
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
-    return EtkdgGenerator(method == "etkdg+mmff", seed, threads, oversampling=oversampling)
+    return EtkdgGenerator(
+        method == "etkdg+mmff",
+        seed,
+        threads,
+        oversampling=diffusion_options.get("oversampling", 1),
+        energy_width=diffusion_options.get("energyWidth", 2.0),
+    )
 
 
 def make_generators(
