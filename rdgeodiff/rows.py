@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -159,9 +160,11 @@ class _JudgedElsewhere:
         judges: ThreadPoolExecutor,
         tasks: dict[int, Task],
         on_settled: Callable[[int], None],
+        settled: set[int] | None = None,
     ) -> None:
         self._pipeline, self._judges = pipeline, judges
         self._tasks, self._on_settled = tasks, on_settled
+        self._settled: set[int] = set() if settled is None else settled
 
     @property
     def sigmas(self) -> list[float]:
@@ -171,7 +174,7 @@ class _JudgedElsewhere:
     def starting_at(self, sigma: float) -> _JudgedElsewhere:
         """See `Pipeline.starting_at`; its samples are judged alike."""
         lower = self._pipeline.starting_at(sigma)
-        return _JudgedElsewhere(lower, self._judges, self._tasks, self._on_settled)
+        return _JudgedElsewhere(lower, self._judges, self._tasks, self._on_settled, self._settled)
 
     def sample(
         self,
@@ -182,11 +185,16 @@ class _JudgedElsewhere:
     ) -> None:
         """See `Pipeline.sample`; `on_result` is called in the order of the samples."""
         jobs: list[Future[None]] = []
+        unjudged = Counter(request.row for request in requests)
 
         def judge(request: SampleRequest, sample: np.ndarray | FailureCause) -> None:
+            row = request.row
             on_result(request, sample)
-            if not self._tasks[request.row].missing():
-                self._on_settled(request.row)
+            unjudged[row] -= 1
+            # With oversampling nothing may be missing long before the last sample.
+            if not unjudged[row] and row not in self._settled and not self._tasks[row].missing():
+                self._settled.add(row)
+                self._on_settled(row)
 
         def later(request: SampleRequest, sample: np.ndarray | FailureCause) -> None:
             jobs.append(self._judges.submit(judge, request, sample))

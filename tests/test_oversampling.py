@@ -18,11 +18,13 @@ from rdgeodiff import (
     FailureCause,
     RefineConformersDiffusion,
 )
+from rdgeodiff.chem.formats import Record
 from rdgeodiff.chem.fragments import split
 from rdgeodiff.chem.relax import settled_energies
 from rdgeodiff.chem.representatives import _medoids, representatives
 from rdgeodiff.cli import main
 from rdgeodiff.evaluation.generators import EtkdgGenerator, make_generators
+from rdgeodiff.rows import RowEmbedder
 
 BUTANE = "CCCC"
 
@@ -196,6 +198,23 @@ def test_one_delivers_what_is_drawn_in_its_order(play):
     EmbedMoleculeDiffusion(once, 4, oversampling=1)
     assert indices(once) == [0, 1, 2, 3]
     assert np.array_equal(positions_of(plain), positions_of(once))
+
+
+def test_a_row_of_a_library_is_settled_once_after_its_last_sample(play):
+    """Before that the judges would still write to it."""
+    play(lambda r: FailureCause.NONFINITE if r.attempt == r.conformer == 0 else butane(180)[0])
+    settled, judged = [], []
+    with RowEmbedder(2, DiffusionEmbedParameters(randomSeed=3, oversampling=3)) as rows:
+        prepared = [rows.prepare(Record(k, "", BUTANE, mol_from(BUTANE))) for k in (4, 7)]
+        parts = {row.record.row: row.task.parts for row in prepared}
+
+        def on_settled(row: int) -> None:
+            settled.append(row)
+            judged.append(sum(map(len, parts[row])))
+
+        rows.embed(prepared, on_settled)
+    assert sorted(settled) == [4, 7] and judged == [5, 5]
+    assert all(row.result.ok and row.result.rounds == 1 for row in prepared)
 
 
 def test_refining_takes_every_conformer_in_its_place(play):
