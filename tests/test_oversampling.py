@@ -103,7 +103,7 @@ def test_energies_have_lost_what_bonds_cost_and_kept_the_torsions():
     rng = np.random.default_rng(0)
     fragments = split(mol)
     noisy = [{0: x + 0.02 * rng.normal(size=x.shape)} for x in (chair, chair, boat)]
-    energies = settled_energies(fragments, {0: None}, noisy)
+    energies = settled_energies(fragments, [0], noisy)
     assert energies is not None
     assert abs(energies[1] - energies[0]) < 0.4
     assert 4 < energies[2] - energies[0] < 8

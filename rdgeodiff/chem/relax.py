@@ -7,7 +7,7 @@ interpreter's lock, so several molecules can be relaxed from several Python thre
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -187,7 +187,7 @@ def relax_parts(
 
 def settled_energies(
     fragments: Sequence[Fragment],
-    judges: Mapping[int, Judge],
+    counted: Collection[int],
     conformers: Sequence[Mapping[int, np.ndarray]],
     threads: int = 1,
     held: Sequence[HeldAtoms | None] | None = None,
@@ -198,12 +198,13 @@ def settled_energies(
     does not know get UFF's energies; None where that does not know them either.
 
     Args:
-        fragments, judges, conformers, threads, held: as in `relax_parts`.
+        fragments, conformers, threads, held: as in `relax_parts`.
+        counted: indices of the fragments that are not an atom on its own.
     """
     for force_field in ("MMFF94s", "UFF"):
         energies = np.zeros(len(conformers))
         try:
-            for k in judges:
+            for k in counted:
                 own = held[k] if held else None
                 energies += relax_positions(
                     fragments[k].mol,

@@ -3,8 +3,8 @@
 Independent samples repeat what is likely and miss what is rare. Of a pool of them those are taken
 that leave the smallest mean distance from a conformer of the pool to the nearest one taken, each
 weighted by exp(-E/RT): weighted k-medoids, found greedily, which is within 1 - 1/e of the best
-(Nemhauser, Wolsey and Fisher 1978). No threshold has to fit the size of the molecule, and the
-first n of a longer choice are the choice of n.
+(Nemhauser, Wolsey and Fisher 1978). No threshold has to fit the size of the molecule, and of
+one pool the first n of a longer choice are the choice of n.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ leak into what it makes.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,8 @@ import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
-from rdgeodiff.chem.relax import SETTLING_STEPS, NoForceFieldError, relax_positions
+from rdgeodiff.chem.fragments import split
+from rdgeodiff.chem.relax import settled_energies
 from rdgeodiff.chem.representatives import representatives
 
 METHODS = ("diffusion", "diffusion+mmff", "etkdg", "etkdg+mmff")
@@ -164,14 +164,10 @@ class EtkdgGenerator:
 
     def _preferred(self, mol: Chem.Mol, ids: Sequence[int]) -> list[int]:
         """Indices of conformers, those first that a call with `oversampling` would deliver."""
-        positions = _positions(mol, ids)
-        energies = None
+        positions, energies = _positions(mol, ids), None
         if self._width > 0:
-            steps = 0 if self._minimize else SETTLING_STEPS
-            with contextlib.suppress(NoForceFieldError):
-                energies = relax_positions(
-                    mol, list(positions), "MMFF94s", self._threads, max_steps=steps
-                ).energies
+            whole, parts = split(mol, separately=False), [{0: p} for p in positions]
+            energies = settled_energies(whole, [0], parts, self._threads)
         return representatives([(mol, positions)], energies, self._width)
 
 
