@@ -21,7 +21,8 @@ from rdgeodiff import (
 from rdgeodiff.chem.formats import Record
 from rdgeodiff.chem.fragments import split
 from rdgeodiff.chem.relax import settled_energies
-from rdgeodiff.chem.representatives import _medoids, representatives
+from rdgeodiff.chem.representatives import _distances, _medoids, representatives
+from rdgeodiff.chem.rmsd import rmsd_matrix
 from rdgeodiff.cli import main
 from rdgeodiff.evaluation.generators import EtkdgGenerator, make_generators
 from rdgeodiff.rows import RowEmbedder
@@ -67,6 +68,14 @@ def test_each_next_one_lessens_the_weighted_distance_most():
         costs = weights @ np.minimum(nearest[:, None], apart)
         assert costs[k] == pytest.approx(costs.min(), abs=1e-9)
         nearest = np.minimum(nearest, apart[:, k])
+
+
+def test_distances_are_the_same_in_blocks(monkeypatch):
+    mol = embedded("CC(C)C(=O)OCCO", 9)
+    positions = positions_of(mol)
+    monkeypatch.setattr("rdgeodiff.chem.representatives._PAIRS", 20)
+    expected = rmsd_matrix(mol, positions, positions).values
+    assert np.abs(_distances(mol, positions) - expected).max() < 1e-5
 
 
 def test_repeated_conformers_are_delivered_once(play):

@@ -18,7 +18,7 @@ from rdkit import Chem, rdBase
 from rdgeodiff.chem.rmsd import rmsd_matrix
 
 _MATCHES = 1000  # symmetric atom orders tried, so that tert-butyl groups cost no minutes
-_PAIRS = 200_000  # distances computed together
+_PAIRS = 20_000  # distances computed together
 
 
 def representatives(
@@ -54,20 +54,23 @@ def representatives(
 
 def _distances(mol: Chem.Mol, positions: np.ndarray) -> np.ndarray:
     """(C, C) RMSD in Å of heavy atoms, over symmetric atom orders."""
-    rows = max(1, _PAIRS // len(positions))
-    with rdBase.BlockLogs():
-        return np.concatenate(
-            [
-                rmsd_matrix(
-                    mol,
-                    positions[start : start + rows],
-                    positions,
-                    max_matches=_MATCHES,
-                    max_seconds=float("inf"),
-                ).values.astype(np.float32)
-                for start in range(0, len(positions), rows)
-            ]
-        )
+    count, start = len(positions), 0
+    apart = np.zeros((count, count), np.float32)
+    while start < count:
+        stop = min(count, start + max(1, _PAIRS // (count - start)))
+        with rdBase.BlockLogs():
+            block = rmsd_matrix(
+                mol,
+                positions[start:stop],
+                positions[start:],
+                max_matches=_MATCHES,
+                max_seconds=float("inf"),
+            ).values
+        # Each pair is superposed once.
+        apart[start:stop, start:] = block
+        apart[start:, start:stop] = block.T
+        start = stop
+    return apart
 
 
 def _medoids(apart: np.ndarray, weights: np.ndarray) -> list[int]:
