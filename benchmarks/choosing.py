@@ -16,17 +16,18 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from rdgeodiff.chem import xtb
 from rdgeodiff.chem.relax import SETTLING_STEPS, relax_positions
 from rdgeodiff.chem.representatives import representatives
 from rdgeodiff.chem.rmsd import rmsd_matrix
 from rdgeodiff.data.conformer_sets import ReferenceMolecule
+from rdgeodiff.evaluation import quantum
 from rdgeodiff.evaluation.covmat import CovMat, Spread, score, summarize
 from rdgeodiff.evaluation.generators import make_generator
 from rdgeodiff.evaluation.protocols import OWN
-from rdgeodiff.evaluation.quantum import Xtb
 from rdgeodiff.evaluation.references import read_references
 
-KCAL = 23.060548  # of an eV
+KCAL = xtb.HARTREE / quantum.HARTREE  # of an eV
 STEPS = {"as drawn": 0, f"{SETTLING_STEPS} steps": SETTLING_STEPS, "relaxed": 2000}
 WIDTHS = (0.5, 1.0, 2.0, 4.0, np.inf)  # kcal/mol
 Scores = dict[tuple[int, str], list[CovMat]]
@@ -79,7 +80,8 @@ def _choose(
         for name, steps in STEPS.items()
     }
     if args.gfn2:
-        found = [Xtb().single_point(mol, x).energy for x in drawn]
+        program = quantum.Xtb()
+        found = [program.single_point(mol, x).energy for x in drawn]
         energies["GFN2-xTB as drawn"] = KCAL * np.array(found)
 
     def add(times: int, rule: str, chosen: np.ndarray | list[int]) -> None:

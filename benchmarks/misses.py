@@ -21,7 +21,7 @@ from rdgeodiff.chem.programs import QuantumError
 from rdgeodiff.chem.rmsd import rmsd_matrix
 from rdgeodiff.chem.xtb import BondGraph, XtbProgram
 from rdgeodiff.data.conformer_sets import ReferenceMolecule
-from rdgeodiff.evaluation.generators import make_generator
+from rdgeodiff.evaluation.generators import METHODS, make_generator
 from rdgeodiff.evaluation.references import read_references
 
 KINDS = ("covered once optimised", "lacking in the references", "too high", "not optimised")
@@ -34,35 +34,35 @@ def main() -> None:
     parser.add_argument("--delta", type=float, default=0.75, help="Å")
     parser.add_argument("--limit", type=int, default=8, help="conformers a molecule")
     parser.add_argument("--window", type=float, default=10.0, help="kcal/mol")
-    parser.add_argument("--method", choices=("diffusion", "etkdg", "etkdg+mmff"), default=None)
+    parser.add_argument("--method", choices=METHODS, default="diffusion")
     parser.add_argument("--model", default="default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="optimisations at a time")
     args = parser.parse_args()
-    method = args.method or "diffusion"
-    generator = make_generator(method, seed=args.seed, model=args.model)
+    generator = make_generator(args.method, seed=args.seed, model=args.model)
     references = list(read_references(args.archive))
     total: Counter[str] = Counter()
     print("| molecule | not covered % | " + " | ".join(KINDS) + " | median kcal/mol of these |")
     print("|---" * (len(KINDS) + 3) + "|")
     counts = [2 * len(r.positions) for r in references]
     made = generator([r.mol for r in references], counts)
-    uncovered = 0
+    uncovered = []
     for reference, own in zip(references, tqdm(made, total=len(references)), strict=True):
         rmsd = rmsd_matrix(reference.mol, own.positions, reference.positions).values.min(1)
         missed = np.flatnonzero(rmsd > args.delta)
-        uncovered += len(missed) / max(len(rmsd), 1)
+        uncovered.append(100 * len(missed) / len(rmsd))
         # Evenly, as they have no order.
         chosen = missed[:: max(1, -(-len(missed) // args.limit))]
         kinds, energies = _kinds(reference, own.positions[chosen], args)
         total.update(kinds)
-        cells = [f"{100 * len(missed) / len(rmsd):.0f}", *(str(kinds[k]) for k in KINDS)]
+        cells = [f"{uncovered[-1]:.0f}", *(str(kinds[k]) for k in KINDS)]
         cells.append(f"{np.median(energies):.1f}" if energies else "–")
         print(f"| `{reference.smiles}` | " + " | ".join(cells) + " |", flush=True)
     looked_at = max(sum(total.values()), 1)
     shares = [f"{100 * total[k] / looked_at:.0f} %" for k in KINDS]
-    mean = f"{100 * uncovered / len(references):.0f}"
-    print(f"| all, {looked_at} conformers | {mean} | " + " | ".join(shares) + " | |")
+    print(
+        f"| all, {looked_at} conformers | {np.mean(uncovered):.0f} | " + " | ".join(shares) + " | |"
+    )
 
 
 def _kinds(

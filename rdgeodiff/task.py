@@ -128,7 +128,7 @@ class Task:
 
     def missing(self) -> list[tuple[int, int]]:
         """(conformer, fragment) pairs still to be drawn; none once there are as many as wanted."""
-        if sum(len(done) == len(self.fragments) for done in self.parts) >= self.wanted:
+        if len(self._complete()) >= self.wanted:
             return []
         return [
             (conformer, fragment)
@@ -243,13 +243,14 @@ class Task:
 
         What is missing beyond that is no failure: others took its place.
         """
-        complete, causes = [], []
-        for index, (parts, cause) in enumerate(zip(self.parts, self.causes, strict=True)):
-            if len(parts) == len(self.fragments):
-                complete.append(index)
-            elif cause is not None:  # None only where an interrupt came before any verdict
-                causes.append(cause.value)
-        return complete, Counter(causes[: max(0, self.wanted - len(complete))])
+        complete = self._complete()
+        # None only where an interrupt came before any verdict.
+        done = set(complete)
+        lost = [c.value for k, c in enumerate(self.causes) if c and k not in done]
+        return complete, Counter(lost[: max(0, self.wanted - len(complete))])
+
+    def _complete(self) -> list[int]:
+        return [k for k, done in enumerate(self.parts) if len(done) == len(self.fragments)]
 
     def _preferred(
         self, conformers: list[RelaxedParts], settings: DiffusionEmbedParameters

@@ -15,9 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 from rdkit import Chem, rdBase
 
-from rdgeodiff.chem.rmsd import rmsd_matrix
+from rdgeodiff.chem.rmsd import rmsds
 
-_MATCHES = 1000  # symmetric atom orders tried, so that tert-butyl groups cost no minutes
 _PAIRS = 20_000  # distances computed together
 
 
@@ -59,13 +58,7 @@ def _distances(mol: Chem.Mol, positions: np.ndarray) -> np.ndarray:
     while start < count:
         stop = min(count, start + max(1, _PAIRS // (count - start)))
         with rdBase.BlockLogs():
-            block = rmsd_matrix(
-                mol,
-                positions[start:stop],
-                positions[start:],
-                max_matches=_MATCHES,
-                max_seconds=float("inf"),
-            ).values
+            block = rmsds(mol, positions[start:stop], positions[start:])
         # Each pair is superposed once.
         apart[start:stop, start:] = block
         apart[start:, start:stop] = block.T

@@ -9,13 +9,16 @@ superpositions of all pairs are solved together, which is what makes full matric
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from rdkit import Chem
 
 MAX_MATCHES = 20_000
+FEW_MATCHES = 1000  # so that tert-butyl groups cost no minutes
 MAX_SECONDS = 60.0
+Places = np.ndarray | Sequence[np.ndarray]
 _BLOCK = 200_000  # superpositions solved in one array operation
 
 _TERMINAL = Chem.MolFromSmarts("[O,N;D1;$([O,N;D1]-*=[O,N;D1]),$([O,N;D1]=*-[O,N;D1])]~*")
@@ -131,6 +134,20 @@ def rmsd_matrix(
         tried += len(chosen)
     values = np.sqrt(np.maximum(spread - 2.0 * best, 0.0) / size)
     return RmsdMatrix(values, tried, equivalent.capped, tried < len(equivalent.matches))
+
+
+def rmsds(mol: Chem.Mol, one: Places, other: Places) -> np.ndarray:
+    """RMSD (len(one), len(other)) in Å with fewer symmetric orders and no clock.
+
+    For choosing among conformers, where the same seed must give the same choice.
+
+    Args:
+        mol: N atoms, hydrogens included; its own conformers are not looked at.
+        one, other: arrays (N, 3) in Å in the atom order of `mol`.
+    """
+    empty = np.zeros((0, mol.GetNumAtoms(), 3))
+    a, b = (np.asarray(p) if len(p) else empty for p in (one, other))
+    return rmsd_matrix(mol, a, b, max_matches=FEW_MATCHES, max_seconds=float("inf")).values
 
 
 def _interchangeable(heavy: Chem.Mol) -> Chem.Mol:

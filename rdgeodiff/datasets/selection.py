@@ -7,21 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from rdkit import Chem
 
-from rdgeodiff.chem.rmsd import rmsd_matrix
+from rdgeodiff.chem.rmsd import rmsds
 
 # CREST's thresholds (Pracht, Bohle and Grimme 2020) for two conformers that are the same.
 SAME_ENERGY = 0.05  # kcal/mol
 SAME_RMSD = 0.125  # Å, of the heavy atoms
-_MATCHES = 1000  # symmetric atom orders tried, so that tert-butyl groups cost no minutes
 KELVIN = 298.15
 _GAS_CONSTANT = 0.0019872043  # kcal/mol/K
-
-
-def rmsds(mol: Chem.Mol, one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> np.ndarray:
-    """RMSD (len(one), len(other)) in Å of heavy atoms, over symmetric atom orders."""
-    empty = np.zeros((0, mol.GetNumAtoms(), 3))
-    a, b = (np.stack(p) if len(p) else empty for p in (one, other))
-    return rmsd_matrix(mol, a, b, max_matches=_MATCHES, max_seconds=float("inf")).values
 
 
 def distinct(mol: Chem.Mol, positions: Sequence[np.ndarray], energies: np.ndarray) -> list[int]:
