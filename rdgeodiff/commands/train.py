@@ -35,6 +35,12 @@ def register(commands: Any) -> None:
         help="with --from: teach a copy of the model to do with so many network calls",
     )
     train.add_argument(
+        "--teacher",
+        default="",
+        metavar="MODEL",
+        help="learn to denoise as this model does, guided as it is",
+    )
+    train.add_argument(
         "--data",
         action="append",
         default=[],
@@ -117,6 +123,8 @@ def _config(args: argparse.Namespace) -> Any:
         raise ValueError("name a --config, or a model and shards with --from and --data")
     if args.distill and not args.start:
         raise ValueError("--distill teaches a model: name it with --from")
+    if args.teacher and args.distill:
+        raise ValueError("--distill has the model of --from for its teacher: leave out --teacher")
     config = None
     if args.config:
         try:
@@ -134,6 +142,8 @@ def _config(args: argparse.Namespace) -> Any:
         changes["pair_budget"] = args.batch
     if args.data:
         changes["shards"] = shard_shares(args.data)
+    if args.teacher:
+        changes["teacher"] = args.teacher
     if args.start:
         shards = changes.pop("shards", None) or config.shards  # type: ignore[union-attr]
         if not args.distill:
@@ -159,20 +169,22 @@ def _sampling(config: Any) -> Any:
 
 
 def _as_before(config: Any) -> dict[str, Any]:
-    """Sampling and guide of the model a run began with: once fine-tuned it is drawn as before."""
+    """Sampling and guide of the model a run began with: once fine-tuned it is drawn as before.
+
+    One that denoises as its teacher does is drawn as that, and what its guide gave has been learnt.
+    """
     from rdgeodiff.checkpoint import CheckpointError, load_model
 
-    if not config.start or config.levels:
+    example = config.teacher or config.start
+    if not example or config.levels:
         return {}
     try:
-        info = load_model(config.start).info
+        info = load_model(example).info
     except CheckpointError as error:
-        print(
-            f"note: the default sampler and no guide, for want of the start: {error}",
-            file=sys.stderr,
-        )
+        print(f"note: the default sampler and no guide: {error}", file=sys.stderr)
         return {}
-    return {name: info[name] for name in ("sampling", "guide") if name in info}
+    kept = ("sampling",) if config.teacher else ("sampling", "guide")
+    return {name: info[name] for name in kept if name in info}
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,10 @@ def guide_away(
 
     def guided(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         denoised = denoiser(x, sigma)
-        if not guidance.sigma_min < float(sigma.max()) < guidance.sigma_max:
+        # A sampler's batch is at one level; a training batch is at many.
+        inside = (guidance.sigma_min < sigma) & (sigma < guidance.sigma_max)
+        if not bool(inside.any()):
             return denoised
-        return denoised + weights * (denoised - worse(x, sigma))
+        return denoised + weights * inside.view(-1, 1, 1) * (denoised - worse(x, sigma))
 
     return guided

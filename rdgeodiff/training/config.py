@@ -42,7 +42,8 @@ class TrainConfig:
         start: name or path of a model whose weights the run begins with; "" for random ones.
         teacher: name or path of a model to distil (see `rdgeodiff.training.distillation`); "" for
             training on the objective.
-        levels: noise levels in Å at which the distilled student is called.
+        levels: noise levels in Å at which a student of few calls is called; empty for a student
+            that learns to denoise as its teacher does, at every level.
         inner_steps: of the teacher between two of them.
         ancestral: the student is sampled with `euler_ancestral`, which adds noise after each call,
             and not with `ddim`.
@@ -78,8 +79,8 @@ class TrainConfig:
         if self.objective not in OBJECTIVES:
             known = ", ".join(OBJECTIVES)
             raise ValueError(f"unknown objective {self.objective!r}; known: {known}")
-        if bool(self.teacher) != bool(self.levels):
-            raise ValueError("a teacher and levels go together")
+        if self.levels and not self.teacher:
+            raise ValueError("levels are those of a student, and no teacher is named")
         for name in ("floors", "temperatures", "theories"):
             if unknown := getattr(self, name).keys() - self.shards.keys():
                 raise ValueError(f"{name} name {sorted(unknown)}, which are not among the shards")

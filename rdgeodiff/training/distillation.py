@@ -1,6 +1,7 @@
-"""Distillation to a few network calls: a student that takes the teacher's steps in one stride.
+"""Distillation: a student of fewer calls, or a smaller student.
 
-The noise levels from pure noise to structure are cut into as many segments as the student may make
+**Fewer calls** (`StridePairing`): the student takes many of its teacher's steps in one stride. The
+noise levels from pure noise to structure are cut into as many segments as the student may make
 calls. In each, the teacher follows the deterministic reverse process (the probability flow) in
 several steps, from a reference conformer with noise at the segment's upper end; the student learns
 the one prediction from which a single DDIM step ends where the teacher ended. Progressive
@@ -8,6 +9,12 @@ distillation (Salimans and Ho 2022, appendix G) and multistep consistency models
 rest on the same target. The teacher may be guided: what guidance gives is then learnt, and costs
 nothing any more. A student with enough calls may be an ancestral one: the teacher then goes further
 down than the segment, and noise leads back up to its end.
+
+**A smaller network** (`LikenessPairing`): the student learns what its teacher denoises to. Training
+on conformers shows one of many structures that could lie under the noise, and what is to be learnt
+is their mean. The teacher tells that mean without the scatter (Hinton, Vinyals and Dean 2015), of
+molecules of which no good conformer is at hand as well; if it is guided, the student needs no
+second network for that (Meng et al. 2023), and its own errors are not multiplied by w + 1.
 """
 
 from __future__ import annotations
@@ -18,7 +25,7 @@ from statistics import NormalDist
 
 import torch
 
-from rdgeodiff.checkpoint import load_model
+from rdgeodiff.checkpoint import Model, load_model
 from rdgeodiff.diffusion.denoiser import Denoiser
 from rdgeodiff.diffusion.samplers import advance
 from rdgeodiff.diffusion.schedule import karras_sigmas
@@ -91,10 +98,7 @@ class StridePairing:
             raise ValueError(f"levels must be two or more that decrease, not {config.levels}")
         if config.inner_steps < 1:
             raise ValueError(f"inner_steps must be at least 1, not {config.inner_steps}")
-        teacher = load_model(config.teacher, device)
-        if not isinstance(teacher.network, GraphFieldNetwork):
-            raise ValueError(f"{config.teacher}: only a GraphFieldNetwork can be a teacher")
-        self._teacher = teacher
+        self._teacher = _teacher(config, device)
         # Where a call has to lead: to the next level, or below it, from where noise leads up again.
         self._segments = [
             (upper, lower**2 / upper if config.ancestral else lower)
@@ -119,6 +123,51 @@ class StridePairing:
         x = clean + upper * center(noise, graphs.mask)
         teacher = self._teacher.bind(graphs, "dpm_solver_pp_2m", self._bf16)
         return x, stride_target(teacher, x, upper, lower, self._inner)
+
+
+class LikenessPairing:
+    """Makes noisy positions and what the teacher, guided as it is, denoises them to.
+
+    Args:
+        config: a run with a `teacher` and without `levels`.
+        bf16: the teacher's matrix products in bfloat16.
+        device: of the run.
+
+    Raises:
+        CheckpointError: no such teacher, or one that is damaged.
+        ValueError: a teacher that is no `GraphFieldNetwork`.
+    """
+
+    def __init__(self, config: TrainConfig, *, bf16: bool, device: torch.device) -> None:
+        self._teacher, self._bf16 = _teacher(config, device), bf16
+
+    def level(self, sigma: torch.Tensor) -> torch.Tensor:
+        """(B,) as drawn: the student is called at all levels."""
+        return sigma
+
+    @torch.no_grad()
+    def __call__(
+        self, graphs: MolBatch, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Centred noisy positions and the student's targets, both (B, N, 3) in Å."""
+        x = center(clean, graphs.mask) + sigma.view(-1, 1, 1) * center(noise, graphs.mask)
+        teacher = self._teacher.bind(graphs, self._teacher.sampling.sampler, self._bf16)
+        return x, teacher(x, sigma)
+
+
+def teaching(
+    config: TrainConfig, *, bf16: bool, device: torch.device
+) -> StridePairing | LikenessPairing:
+    """What the `teacher` of a run teaches; raises as the two classes do."""
+    kind = StridePairing if config.levels else LikenessPairing
+    return kind(config, bf16=bf16, device=device)
+
+
+def _teacher(config: TrainConfig, device: torch.device) -> Model:
+    teacher = load_model(config.teacher, device)
+    if not isinstance(teacher.network, GraphFieldNetwork):
+        raise ValueError(f"{config.teacher}: only a GraphFieldNetwork can be a teacher")
+    return teacher
 
 
 def distilling(config: TrainConfig, teacher: str, calls: int) -> TrainConfig:

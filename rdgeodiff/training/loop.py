@@ -19,7 +19,7 @@ from rdgeodiff.nn.theories import Theories
 from rdgeodiff.precision import takes_bf16
 from rdgeodiff.training.batches import TrainingBatch
 from rdgeodiff.training.config import TrainConfig
-from rdgeodiff.training.distillation import StridePairing
+from rdgeodiff.training.distillation import LikenessPairing, StridePairing, teaching
 from rdgeodiff.training.losses import loss_of, optimizers_of, pairing_of
 from rdgeodiff.training.resident import mixture_on
 from rdgeodiff.training.start import begin_with
@@ -68,10 +68,10 @@ class Trainer:
         self.step = 0
         self.samples = 0
         self.skipped = 0
-        self._stride: StridePairing | None = None
+        self._teaching: StridePairing | LikenessPairing | None = None
         if config.teacher:
-            self._stride = StridePairing(config, bf16=self.bf16, device=self.device)
-        self._pairing = self._stride or pairing_of(config)
+            self._teaching = teaching(config, bf16=self.bf16, device=self.device)
+        self._pairing = self._teaching or pairing_of(config)
         self._loss = loss_of(self.network, config, self.bf16)
         if compiled and isinstance(self.network, GraphFieldNetwork):
             for layer in self.network.layers:
@@ -115,8 +115,8 @@ class Trainer:
         )
         try:
             for batch in self.mixture.stream(self.step, self.config.steps):
-                if self._stride is not None:
-                    batch.sigma = self._stride.level(batch.sigma)
+                if self._teaching is not None:
+                    batch.sigma = self._teaching.level(batch.sigma)
                 recent.append(self._train_step(batch.to(self.device)))
                 bar.update()
                 now = time.monotonic()
