@@ -17,6 +17,7 @@ from helpers import embedded, mol_from, positions_of
 from rdkit import Chem
 
 import rdgeodiff.embed
+from rdgeodiff.chem.rmsd import rmsd_matrix
 from rdgeodiff.chem.stereo import unassigned_stereo
 from rdgeodiff.chem.xtb import BondGraph, XtbProgram
 from rdgeodiff.cli import main
@@ -82,6 +83,35 @@ def test_the_force_field_alone_needs_no_xtb_and_accounts_for_every_seed(
 def test_a_recipe_without_xtb_takes_nothing_of_it() -> None:
     with pytest.raises(ValueError, match="xtb's"):
         Recipe(method="mmff94s", gfnff=True)
+
+
+def test_straight_from_the_seeds_no_force_field_comes_first(
+    tmp_path: Path, xtb: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[np.ndarray] = []
+    draw = EtkdgSeeds.draw
+
+    def remembered(self: EtkdgSeeds, mol: Chem.Mol, count: int, seed: int) -> list[np.ndarray]:
+        drawn[:] = draw(self, mol, count, seed)
+        return drawn
+
+    monkeypatch.setattr(EtkdgSeeds, "draw", remembered)
+    straight = Recipe(conformers=3, seeds=8, straight=True, window=1e6)
+    (entry,) = build(tmp_path, "OCC(O)CCN", recipe=straight)
+    assert len(entry.positions) + sum(entry.losses.values()) == entry.drawn == 8
+    assert entry.losses["NOT_NEEDED"] == 5
+    assert not entry.unrelaxed
+    assert xtb.read_text().count("--opt") == 3 and "--gfnff" not in xtb.read_text()
+    # The stand-in for xtb leaves geometries where they are: the most different of ETKDG's own.
+    mol = mol_from(entry.smiles)
+    expected = np.array([drawn[k] for k in spread(mol, drawn)[:3]])
+    assert (rmsd_matrix(mol, expected, np.array(entry.positions)).values.min(1) < 1e-3).all()
+
+
+@pytest.mark.parametrize("other", [{"gfnff": True}, {"method": "mmff94s"}, {"method": "gfnff"}])
+def test_straight_and_a_force_field_contradict_each_other(other: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="straight"):
+        Recipe(straight=True, **other)
 
 
 def test_what_is_exported_is_what_was_made(tmp_path: Path) -> None:

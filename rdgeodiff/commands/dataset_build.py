@@ -22,6 +22,11 @@ def register_build(actions: Any) -> None:
     build.add_argument("--model", default="default", help="of --seeds-from diffusion")
     build.add_argument("--gfnff", action="store_true", help="GFN-FF before the final method")
     build.add_argument(
+        "--straight",
+        action="store_true",
+        help="no force field first: keeps minima that one lacks, and takes longer",
+    )
+    build.add_argument(
         "--method",
         choices=("gfn2", "gfn1", "gfnff", "mmff94s"),
         default="gfn2",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,9 +15,8 @@ from rdkit import Chem
 
 from rdgeodiff.chem.programs import QuantumError
 from rdgeodiff.chem.relax import NoForceFieldError, relax_positions
-from rdgeodiff.chem.stereo import stereo_tables
-from rdgeodiff.chem.verdict import Judge
-from rdgeodiff.chem.xtb import LEVELS, METHODS, NAMES, BondGraph, XtbProgram
+from rdgeodiff.chem.xtb import LEVELS, METHODS, NAMES, XtbProgram
+from rdgeodiff.datasets.checks import Checks
 from rdgeodiff.datasets.made import Loss, Made
 from rdgeodiff.datasets.molecules import Candidate
 from rdgeodiff.datasets.seeds import SEED_SOURCES, SeedSource
@@ -42,6 +40,8 @@ class Recipe:
         model: of diffusion seeds.
         window: kcal/mol above the lowest that are kept; twice as much after a force field.
         gfnff: optimise with GFN-FF before the costlier method.
+        straight: optimise seeds as they were drawn, without a force field first, which would take
+            along into its own minima those that lie where it has none.
         method: of the final geometries and energies: one of `METHODS`, or `MMFF` for the force
             field's own, which takes a hundredth of the time and teaches how molecules fold.
         choose: one of `CHOICES`: the lowest and then what is furthest from it, or the lowest ones.
@@ -59,6 +59,7 @@ class Recipe:
     model: str = "default"
     window: float = 6.0
     gfnff: bool = False
+    straight: bool = False
     method: str = "gfn2"
     choose: str = "spread"
     level: str = "normal"
@@ -78,6 +79,8 @@ class Recipe:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, not of {', '.join(known)}")
         if self.method == MMFF and (self.gfnff or self.solvent or self.metadynamics):
             raise ValueError(f"gfnff, solvent and metadynamics are xtb's, and {MMFF} is without it")
+        if self.straight and (self.gfnff or self.method in (MMFF, "gfnff")):
+            raise ValueError("straight leaves force fields out, and gfnff and mmff94s are such")
         if min(self.conformers, self.seeds, self.runs) < 1:
             raise ValueError("conformers, seeds and runs must be at least 1")
         if not (self.window > 0 and self.metadynamics >= 0):
@@ -94,7 +97,10 @@ class Recipe:
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, for a header."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        if not self.straight:
+            del values["straight"]  # builds from before there was a choice can go on
+        return values
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
@@ -141,16 +147,18 @@ class Maker:
             made.losses[Loss.NO_SEEDS] += recipe.seeds - len(pool)
         if not pool:
             return made
-        checks = _Checks(mol)
+        checks = Checks(mol)
         if recipe.metadynamics:
             pool = pool + self._snapshots(mol, pool, made)
-        pool, energies = self._relaxed(mol, pool, made, checks)
+        energies = None
+        if not recipe.straight:
+            pool, energies = self._relaxed(mol, pool, made, checks)
         if recipe.gfnff and recipe.method != "gfnff":
             pool, energies = self._optimised(mol, pool, made, checks, "gfnff", "normal", len(pool))
             pool, energies = self._thinned(mol, pool, energies, made, 2 * recipe.window)
         if recipe.method == MMFF:
             return self._chosen(mol, pool, energies, made)
-        if energies is not None and recipe.choose == "spread":
+        if recipe.choose == "spread" and (energies is not None or recipe.straight):
             pool = [pool[k] for k in spread(mol, pool)]
         pool, energies = self._optimised(
             mol, pool, made, checks, recipe.method, recipe.level, recipe.conformers
@@ -159,7 +167,7 @@ class Maker:
         return self._fitting(made)
 
     def _relaxed(
-        self, mol: Chem.Mol, pool: list[np.ndarray], made: Made, checks: _Checks
+        self, mol: Chem.Mol, pool: list[np.ndarray], made: Made, checks: Checks
     ) -> tuple[list[np.ndarray], np.ndarray | None]:
         """After MMFF94s: distinct conformers by rising energy; as they came without parameters."""
         try:
@@ -196,7 +204,7 @@ class Maker:
         mol: Chem.Mol,
         pool: Sequence[np.ndarray],
         made: Made,
-        checks: _Checks,
+        checks: Checks,
         method: str,
         level: str,
         wanted: int,
@@ -273,22 +281,3 @@ class Maker:
             made.positions = [made.positions[k] for k in good]
             made.energies = made.energies[good]
         return made
-
-
-class _Checks:
-    """Whether a geometry is still that of its molecule."""
-
-    def __init__(self, mol: Chem.Mol) -> None:
-        self._bonds = BondGraph(mol)
-        self._judge = Judge(mol, stereo_tables(mol))
-
-    def passes(self, positions: np.ndarray, losses: Counter[str]) -> bool:
-        """True if bonds and stereo are the molecule's own; else the cause is counted."""
-        if not self._bonds.holds(positions):
-            losses[Loss.BONDS_CHANGED] += 1
-            return False
-        verdict = self._judge.judge(positions)
-        if verdict.positions is None or not verdict.stereo_ok:
-            losses[verdict.cause or "STEREO"] += 1
-            return False
-        return True
