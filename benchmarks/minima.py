@@ -46,7 +46,8 @@ class Tally:
         good = 100 * ((moved <= NEAR[-1]) & (above <= window)).sum() / total
         middle = (np.median(moved), np.median(above)) if len(moved) else (np.nan, np.nan)
         cells = [f"{middle[0]:.2f}", *(f"{n:.0f}" for n in near), f"{middle[1]:.1f}", f"{good:.0f}"]
-        return f"| {method} | {total} | {' | '.join(cells)} | {dict(self.lost) or '–'} |"
+        why = ", ".join(f"{cause} {n}" for cause, n in self.lost.items()) or "–"
+        return f"| {method} | {total} | {' | '.join(cells)} | {why} |"
 
 
 def main() -> None:

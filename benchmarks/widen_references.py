@@ -45,17 +45,20 @@ def main() -> None:
         part = parts / f"{number}.npz"
         if not part.exists():
             positions, energies = _minima(reference, FIRST_SEED + number, args, lost)
-            np.savez(part, pos=positions, energy=energies)
+            unfinished = parts / "unfinished.npz"
+            np.savez(unfinished, pos=positions, energy=energies)
+            unfinished.replace(part)
         with np.load(part) as stored:
-            joined = _joined(reference, stored["pos"], stored["energy"], args.window)
-        wider.append(joined)
+            positions, energies = stored["pos"], stored["energy"]
+        wider.append(_joined(reference, positions, energies, args.window))
         tqdm.write(
-            f"{reference.smiles}: {len(reference.positions)} references, {len(stored['pos'])} "
-            f"minima of GFN2-xTB, {len(joined.positions)} together"
+            f"{reference.smiles}: {len(reference.positions)} references, {len(positions)} minima "
+            f"of GFN2-xTB, {len(wider[-1].positions)} together"
         )
     write_archive(args.out, wider)
     total = sum(len(molecule.positions) for molecule in wider)
-    print(f"{args.out}: {len(wider)} molecules, {total} conformers; not minima: {dict(lost)}")
+    why = ", ".join(f"{cause} {n}" for cause, n in lost.items()) or "none"
+    print(f"{args.out}: {len(wider)} molecules, {total} conformers; without a minimum: {why}")
 
 
 def _minima(

@@ -40,8 +40,8 @@ class Recipe:
         model: of diffusion seeds.
         window: kcal/mol above the lowest that are kept; twice as much after a force field.
         gfnff: optimise with GFN-FF before the costlier method.
-        straight: optimise seeds as they were drawn, without a force field first, which would take
-            along into its own minima those that lie where it has none.
+        straight: optimise seeds as they were drawn. A force field first is faster, but moves them
+            into its own minima, and what the final method has besides is never found.
         method: of the final geometries and energies: one of `METHODS`, or `MMFF` for the force
             field's own, which takes a hundredth of the time and teaches how molecules fold.
         choose: one of `CHOICES`: the lowest and then what is furthest from it, or the lowest ones.
