@@ -19,9 +19,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm.auto import tqdm
 
-from rdgeodiff.chem.programs import QuantumError
 from rdgeodiff.chem.rmsd import rmsds
-from rdgeodiff.chem.xtb import XtbProgram
+from rdgeodiff.chem.xtb import Optimised, XtbProgram
 from rdgeodiff.data.conformer_sets import ReferenceMolecule
 from rdgeodiff.datasets.checks import Checks
 from rdgeodiff.evaluation.generators import METHODS, make_generator
@@ -94,27 +93,21 @@ def _compare(
     start = 0 if reference.energies is None else int(reference.energies.argmin())
     lowest = program.optimise(mol, reference.positions[start]).energy
 
-    def minimum(drawn: np.ndarray) -> tuple[float, float] | Counter[str]:
+    def minimum(drawn: np.ndarray) -> tuple[Optimised | None, Counter[str]]:
         lost: Counter[str] = Counter()
-        try:
-            found = program.optimise(mol, drawn)
-        except QuantumError as error:
-            return Counter({str(error.cause): 1})
-        if not checks.passes(found.positions, lost):
-            return lost
-        return float(rmsds(mol, [drawn], [found.positions])[0, 0]), found.energy
+        return checks.minimum(program, drawn, lost), lost
 
     with ThreadPoolExecutor(jobs) as pool:
         found = {method: list(pool.map(minimum, own)) for method, own in positions.items()}
-    energies = [r[1] for own in found.values() for r in own if isinstance(r, tuple)]
+    energies = [reached.energy for own in found.values() for reached, _ in own if reached]
     lowest = min([lowest, *energies])
     for method, own in found.items():
-        for result in own:
-            if isinstance(result, Counter):
-                tallies[method].lost.update(result)
-            else:
-                tallies[method].moved.append(result[0])
-                tallies[method].above.append(result[1] - lowest)
+        tally = tallies[method]
+        for drawn, (reached, lost) in zip(positions[method], own, strict=True):
+            tally.lost.update(lost)
+            if reached is not None:
+                tally.moved.append(float(rmsds(mol, [drawn], [reached.positions])[0, 0]))
+                tally.above.append(reached.energy - lowest)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from rdgeodiff.chem.programs import QuantumError
 from rdgeodiff.chem.xtb import XtbProgram
 from rdgeodiff.data.conformer_sets import ReferenceMolecule, read_archive, write_archive
 from rdgeodiff.datasets.checks import Checks
@@ -71,12 +70,8 @@ def _minima(
     seeds = EtkdgSeeds().draw(mol, args.seeds, seed)
     positions, energies = [], []
     for k in spread(mol, seeds)[: args.count]:
-        try:
-            found = program.optimise(mol, seeds[k])
-        except QuantumError as error:
-            lost[str(error.cause)] += 1
-            continue
-        if checks.passes(found.positions, lost):
+        found = checks.minimum(program, seeds[k], lost)
+        if found is not None:
             positions.append(found.positions)
             energies.append(found.energy - lowest)
     return np.array(positions).reshape(-1, mol.GetNumAtoms(), 3), np.array(energies)

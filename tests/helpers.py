@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +13,8 @@ from rdkit import Chem
 from rdkit.Chem import AllChem
 
 from rdgeodiff.chem.featurize import featurize
+from rdgeodiff.cli import main
+from rdgeodiff.data.shards import Reference, write_shard
 from rdgeodiff.graph import MolBatch, MolGraph
 from rdgeodiff.nn.graph_field import GraphFieldConfig, GraphFieldNetwork
 from rdgeodiff.results import EmbedResult, FailureCause
@@ -51,6 +55,24 @@ def noisy(batch: MolBatch, sigma: float = 1.5, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(*batch.mask.shape, 3, generator=generator) * sigma
     return x * batch.mask.unsqueeze(-1)
+
+
+def taught(folder: Path, words: str) -> tuple[list[dict], Path]:
+    """A short run of `rdgeodiff train`, log and exported model.
+
+    Args:
+        folder: empty; shard, run and model come to lie there.
+        words: of the command line, besides data, output and what keeps it short.
+    """
+    shard, out, stem = folder / "a.npz", folder / "run", folder / "student"
+    mols = [embedded(s, 2) for s in ("CCO", "CC=O", "C[C@H](O)F")]
+    write_shard(shard, [Reference(featurize(m), positions_of(m)) for m in mols])
+    data = f"--data {shard} --validation {shard} --out {out}"
+    quick = "--steps 4 --batch 2000 --threads 1 --no-compile --no-bf16 --quiet"
+    assert main(f"train {words} {data} {quick}".split()) == 0
+    assert main(["export", str(out), str(stem)]) == 0
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return log, stem.with_suffix(".json")
 
 
 def tiny_network(seed: int = 0, **sizes: float) -> GraphFieldNetwork:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
-from helpers import embedded, positions_of
+from helpers import embedded, graph_of, taught
 
 from rdgeodiff import EmbedMoleculesDiffusion
 from rdgeodiff.checkpoint import load_model
-from rdgeodiff.chem.featurize import featurize
 from rdgeodiff.cli import main
-from rdgeodiff.data.shards import Reference, write_shard
 from rdgeodiff.diffusion.samplers import SAMPLERS, advance, ddim
 from rdgeodiff.pipeline import Pipeline, SampleRequest
 from rdgeodiff.training.config import TrainConfig
@@ -109,22 +105,15 @@ def test_every_level_is_drawn():
 
 @pytest.mark.parametrize(("count", "sampler"), [(3, "ddim"), (6, "euler_ancestral")])
 def test_distilled_on_the_command_line_it_embeds_with_as_many_calls(tmp_path, count, sampler):
-    shard, out, stem = tmp_path / "a.npz", tmp_path / "run", tmp_path / "fast"
-    mols = [embedded(s, 2) for s in ("CCO", "CC=O", "C[C@H](O)F")]
-    write_shard(shard, [Reference(featurize(m), positions_of(m)) for m in mols])
-    words = f"--from default --distill {count} --data {shard} --validation {shard} --out {out}"
-    quick = "--steps 4 --batch 2000 --threads 1 --no-compile --no-bf16 --quiet"
-    assert main(["train", *words.split(), *quick.split()]) == 0
-    assert main(["export", str(out), str(stem)]) == 0
-    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    log, path = taught(tmp_path, f"--from default --distill {count}")
     assert log[-1]["losses"].keys() == {f"{level:g}" for level in student_levels(count)}
-    model = load_model(f"{stem}.json")
+    model = load_model(path)
     assert model.info["training"]["teacher"] == "default"
     levels = model.process.noise_levels(model.sampling, model.sampling.sampler, 0)
     assert levels == pytest.approx([*student_levels(count), 0.0])
     calls: list[int] = []
     model.network.register_forward_hook(lambda *_: calls.append(1))
-    graph = featurize(mols[0])
+    graph = graph_of("CCO")
     request = SampleRequest(graph, row=0, conformer=0, attempt=0, seed=1)
     Pipeline(model).sample([request], on_result=lambda *_: None)
     assert len(calls) == count

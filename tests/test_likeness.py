@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
-from helpers import embedded, positions_of
+from helpers import embedded, positions_of, taught
 
 from rdgeodiff.checkpoint import load_model
 from rdgeodiff.chem.featurize import featurize
 from rdgeodiff.cli import main
-from rdgeodiff.data.shards import Reference, write_shard
 from rdgeodiff.diffusion.autoguidance import Guidance, guide_away
 from rdgeodiff.geometry import center
 from rdgeodiff.graph import MolBatch
@@ -73,16 +70,9 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn():
 
 
 def test_taught_on_the_command_line_it_is_drawn_as_its_teacher_without_a_guide(tmp_path):
-    shard, out, stem = tmp_path / "a.npz", tmp_path / "run", tmp_path / "student"
-    mols = [embedded(s, 2) for s in ("CCO", "CC=O", "C[C@H](O)F")]
-    write_shard(shard, [Reference(featurize(m), positions_of(m)) for m in mols])
-    words = f"--from fast --teacher small --data {shard} --validation {shard} --out {out}"
-    quick = "--steps 4 --batch 2000 --threads 1 --no-compile --no-bf16 --quiet"
-    assert main(["train", *words.split(), *quick.split()]) == 0
-    assert main(["export", str(out), str(stem)]) == 0
-    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    log, path = taught(tmp_path, "--from fast --teacher small")
     assert {"0.3", "1", "3"} <= log[-1]["losses"].keys()
-    student, teacher = load_model(f"{stem}.json"), load_model("small")
+    student, teacher = load_model(path), load_model("small")
     assert student.info["training"]["teacher"] == "small"
     assert student.sampling == teacher.sampling
     assert student.guide is None

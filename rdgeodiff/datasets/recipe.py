@@ -154,14 +154,14 @@ class Maker:
         if not recipe.straight:
             pool, energies = self._relaxed(mol, pool, made, checks)
         if recipe.gfnff and recipe.method != "gfnff":
-            pool, energies = self._optimised(mol, pool, made, checks, "gfnff", "normal", len(pool))
+            pool, energies = self._optimised(pool, made, checks, "gfnff", "normal", len(pool))
             pool, energies = self._thinned(mol, pool, energies, made, 2 * recipe.window)
         if recipe.method == MMFF:
             return self._chosen(mol, pool, energies, made)
         if recipe.choose == "spread" and (energies is not None or recipe.straight):
             pool = [pool[k] for k in spread(mol, pool)]
         pool, energies = self._optimised(
-            mol, pool, made, checks, recipe.method, recipe.level, recipe.conformers
+            pool, made, checks, recipe.method, recipe.level, recipe.conformers
         )
         made.positions, made.energies = self._thinned(mol, pool, energies, made, recipe.window)
         return self._fitting(made)
@@ -201,7 +201,6 @@ class Maker:
 
     def _optimised(
         self,
-        mol: Chem.Mol,
         pool: Sequence[np.ndarray],
         made: Made,
         checks: Checks,
@@ -218,13 +217,8 @@ class Maker:
                 break
             if self._stopping():
                 raise Stopped
-            try:
-                found = self._xtb.optimise(mol, start, method, level)
-            except QuantumError as error:
-                logger.info("%s: %s", made.smiles, error)
-                made.losses[str(error.cause)] += 1
-                continue
-            if checks.passes(found.positions, made.losses):
+            found = checks.minimum(self._xtb, start, made.losses, method, level)
+            if found is not None:
                 positions.append(found.positions)
                 energies.append(found.energy)
         return positions, np.array(energies)

@@ -80,12 +80,19 @@ def field_error(
     return error / (3.0 * batch.n_atoms)
 
 
+def plain_pair(
+    batch: MolBatch, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Centred noisy and clean positions, both (B, N, 3), the clean ones as they lie."""
+    clean = center(clean, batch.mask)
+    return clean + sigma.view(-1, 1, 1) * center(noise, batch.mask), clean
+
+
 def noisy_pair(
     batch: MolBatch, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Centred noisy positions and the clean ones superposed on them, both (B, N, 3)."""
-    clean = center(clean, batch.mask)
-    x = clean + sigma.view(-1, 1, 1) * center(noise, batch.mask)
+    x, clean = plain_pair(batch, clean, noise, sigma)
     return x, align(clean, x)
 
 
@@ -93,17 +100,8 @@ def chain_rule_pair(
     batch: MolBatch, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Centred noisy positions and what GeoDiff-C takes for the clean ones, both (B, N, 3)."""
-    clean = center(clean, batch.mask)
-    x = clean + sigma.view(-1, 1, 1) * center(noise, batch.mask)
+    x, clean = plain_pair(batch, clean, noise, sigma)
     return x, chain_rule_clean(batch, x, clean)
-
-
-def plain_pair(
-    batch: MolBatch, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Centred noisy and clean positions, both (B, N, 3), for losses that compare distances."""
-    clean = center(clean, batch.mask)
-    return clean + sigma.view(-1, 1, 1) * center(noise, batch.mask), clean
 
 
 # (batch, clean, noise, σ) → noisy positions and the clean structure to be learnt

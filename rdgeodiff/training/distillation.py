@@ -27,6 +27,7 @@ import torch
 
 from rdgeodiff.checkpoint import Model, load_model
 from rdgeodiff.diffusion.denoiser import Denoiser
+from rdgeodiff.diffusion.objectives import plain_pair
 from rdgeodiff.diffusion.samplers import advance
 from rdgeodiff.diffusion.schedule import karras_sigmas
 from rdgeodiff.geometry import center
@@ -150,7 +151,7 @@ class LikenessPairing:
         self, graphs: MolBatch, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Centred noisy positions and the student's targets, both (B, N, 3) in Å."""
-        x = center(clean, graphs.mask) + sigma.view(-1, 1, 1) * center(noise, graphs.mask)
+        x, _ = plain_pair(graphs, clean, noise, sigma)
         teacher = self._teacher.bind(graphs, self._teacher.sampling.sampler, self._bf16)
         return x, teacher(x, sigma)
 
