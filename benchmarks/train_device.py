@@ -24,6 +24,7 @@ import torch
 from torch.nn.functional import pad
 
 from rdgeodiff.checkpoint import load_model
+from rdgeodiff.diffusion.objectives import Pairing, plain_pair
 from rdgeodiff.training.batches import prefetched
 from rdgeodiff.training.config import TrainConfig
 from rdgeodiff.training.growth import grow
@@ -61,13 +62,16 @@ class Feed:
         self._cuda = trainer.device.type == "cuda"
         self._stream = torch.cuda.Stream() if self._cuda else None
 
-    def noisy(self, step: int) -> NoisyBatch:
-        """The batch of a step."""
+    def noisy(self, step: int, pairing: Pairing | None = None) -> NoisyBatch:
+        """The batch of a step, paired as the run says or by `pairing`."""
         there = torch.cuda.stream(self._stream) if self._cuda else contextlib.nullcontext()
+        trainer = self._trainer
         with there, torch.no_grad():
-            batch = self._trainer.mixture.batch(step).to(self._trainer.device)
+            batch = trainer.mixture.batch(step).to(trainer.device)
+            if trainer._teaching is not None:
+                batch.sigma = trainer._teaching.level(batch.sigma)
             drawn = (batch.graphs, batch.clean, batch.noise, batch.sigma)
-            both = self._trainer._pairing(*drawn)
+            both = (pairing or trainer._pairing)(*drawn)
             noisy = NoisyBatch(batch.graphs, *both, batch.sigma, batch.shard)
             if self._stream is not None:
                 self._stream.synchronize()
@@ -200,7 +204,7 @@ def prepare(run: Run, feed: Feed, steps: RecordedSteps, limit: float) -> None:
     buckets = sorted(run.trainer.mixture.buckets, key=lambda b: -b.mass / b.size)
     found: dict[int, NoisyBatch] = {}
     for step in range(30 * len(buckets)):
-        batch = feed.noisy(step)
+        batch = feed.noisy(step, plain_pair)  # only its shape matters: no teacher is asked
         found.setdefault(batch.noisy.shape[1], batch)
         if len(found) == len(buckets):
             break

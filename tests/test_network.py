@@ -20,6 +20,7 @@ from helpers import (
     tiny_network,
 )
 from rdkit import Chem
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rdgeodiff.chem.featurize import featurize
 from rdgeodiff.diffusion.denoiser import bind, denoise, precondition, sigma_data
@@ -314,6 +315,36 @@ def test_without_gradients_values_are_overwritten_and_are_the_same(network, edge
     for _ in range(2):  # and nothing that is read again
         with torch.no_grad():
             assert largest_difference(denoise(field, batch, x, levels), plain) < TOLERANCE
+
+
+class _Mixed(TorchDispatchMode):
+    """Collects operations on messages whose operands differ in precision."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width, self.seen, self.mixed = width, 0, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        floats = [a for a in args if isinstance(a, torch.Tensor) and a.is_floating_point()]
+        pairs = any(
+            a.ndim > 1 and a.shape[-1] == self.width and a.numel() > self.width for a in floats
+        )
+        if len(floats) > 1 and pairs:
+            self.seen += 1
+            if len({a.dtype for a in floats}) > 1:
+                self.mixed.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+def test_in_bfloat16_no_message_falls_back_to_float32(network):
+    """One float32 bias in the sum makes everything after it float32, several times slower."""
+    batch = batch_of(CENTERS)
+    inputs = (batch, noisy(batch), noisy(batch, 2), torch.ones(1), _levels(batch, 0.5))
+    width = network.config.width
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), _Mixed(width) as operations:
+        network(*inputs)
+    assert operations.seen > 3 * len(network.layers)
+    assert operations.mixed == []
 
 
 def test_features_of_distances_are_never_subnormal():

@@ -116,7 +116,9 @@ class GraphFieldLayer(nn.Module):
         g = self.norm(h) * (1 + scale) + shift
         difference = pairs.difference(x)
         squared = difference.square().sum(-1)
-        first = pairs.combine(self.at_i(g) + static.bias, self.at_j(g))
+        at_i = self.at_i(g)
+        # A bias in float32 would make all that is added to it float32.
+        first = pairs.combine(at_i + static.bias.to(at_i.dtype), self.at_j(g))
         first = _add_product(first, seen.features, static.weight)
         first = _add_product(first, basis(squared), self.radial.weight)
         hidden = functional.hardswish(first, inplace=_in_place())
@@ -172,7 +174,7 @@ def _linear(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     if not _in_place():
         return layer(x)
     product = functional.linear(x, layer.weight)
-    product += layer.bias
+    product += layer.bias.to(product.dtype)
     return product
 
 
@@ -247,8 +249,10 @@ class GraphFieldNetwork(nn.Module):
         seen_difference = pairs.difference(x_in)
         squared = seen_difference.square().sum(-1)
         envelope = pairs.envelope(torch.sqrt(squared + 1e-12))
+        h = self.embed(node_features(batch.node_codes))
         seen = GeometryIn(
-            torch.cat([pairs.features, self.basis(squared)], -1),
+            # Every layer multiplies them in the precision of its products: converted once.
+            torch.cat([pairs.features, self.basis(squared)], -1).to(h.dtype),
             envelope,
             seen_difference * (torch.rsqrt(squared + 1e-2) * envelope).unsqueeze(-1),
             unit_volumes(x_in, batch.centers) if batch.parities.shape[1] else None,
@@ -258,7 +262,7 @@ class GraphFieldNetwork(nn.Module):
         # No views, and in need of gradients, like what later layers get: one compiled layer serves
         # all of them.
         learns = torch.is_grad_enabled() and self.pair.weight.requires_grad
-        h = self.embed(node_features(batch.node_codes)).clone()
+        h = h.clone()
         v = x_in.new_zeros(*x_in.shape[:2], self.config.vectors, 3, requires_grad=learns)
         total = torch.zeros_like(x_in, requires_grad=learns)
         scale = scale.view(-1, 1, 1)
