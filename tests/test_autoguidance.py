@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import tiny_network
+from helpers import batch_of, largest_difference, noisy, tiny_network
 from rdkit import Chem
 
 from rdgeodiff import EmbedMoleculesDiffusion
@@ -143,10 +143,25 @@ def test_a_guide_may_not_have_a_guide(tmp_path):
         load_model(save_model(tmp_path / "third", tiny_network(seed=2), {"guide": entry}))
 
 
-def test_the_shipped_model_guides_the_more_the_larger_and_small_molecules_not():
-    model = load_model()
+def test_base_is_guided_the_more_the_larger_and_small_molecules_not():
+    model = load_model("base")
     assert model.guide is not None and isinstance(model.sampling, Sampling)
     weights = model.guide[1].weights(torch.tensor([9, 12, 18, 24, 34, 60]))
     assert weights[:2].tolist() == [0.0, 0.0] and 0 < weights[2] < weights[3] < weights[4]
     assert weights[4] == weights[5] == model.guide[1].weight
     assert dataclasses.replace(model, guide=None).guide is None
+
+
+def test_the_default_model_has_learnt_its_guidance_and_takes_more_on_demand():
+    """Its guide has no weight, so it is never called unless a caller gives it one."""
+    model = load_model()
+    assert model.guide is not None and model.guide[1].weight == 0
+    batch = batch_of("CC(C)Cc1ccc(cc1)C(C)C(=O)O")
+    x, sigma = noisy(batch, 2.0), torch.ones(1)
+
+    def denoised(weight: float) -> torch.Tensor:
+        return model.bind(batch, model.sampling.sampler, weight=weight)(x, sigma)
+
+    with torch.no_grad():
+        assert torch.equal(denoised(-1.0), denoised(0.0))
+        assert largest_difference(denoised(1.0), denoised(0.0)) > 0.01
