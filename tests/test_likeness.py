@@ -43,11 +43,11 @@ def test_what_is_to_be_learnt_is_the_guided_teachers_prediction():
     """Of each molecule at its own level, guided where its sampler would be guided."""
     graphs, clean, noise = noised(["CCCCCCCC(=O)NCC", "OC1CCCCC1c1ccccc1", "CCCCCCCCCCO"])
     sigma = torch.tensor([0.3, 1.0, 3.0])
-    config = TrainConfig({"a": 1.0}, teacher="small")
+    config = TrainConfig({"a": 1.0}, teacher="base")
     x, target = LikenessPairing(config, bf16=False, device=CPU)(graphs, clean, noise, sigma)
     expected = center(clean, graphs.mask) + sigma.view(-1, 1, 1) * center(noise, graphs.mask)
     assert torch.allclose(x, expected)
-    teacher = load_model("small")
+    teacher = load_model("base")
     with torch.no_grad():
         for row, level in enumerate(sigma):
             alike = level.expand(3)
@@ -70,10 +70,10 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn():
 
 
 def test_taught_on_the_command_line_it_is_drawn_as_its_teacher_without_a_guide(tmp_path):
-    log, path = taught(tmp_path, "--from fast --teacher small")
+    log, path = taught(tmp_path, "--from fast --teacher base")
     assert {"0.3", "1", "3"} <= log[-1]["losses"].keys()
-    student, teacher = load_model(path), load_model("small")
-    assert student.info["training"]["teacher"] == "small"
+    student, teacher = load_model(path), load_model("base")
+    assert student.info["training"]["teacher"] == "base"
     assert student.sampling == teacher.sampling
     assert student.guide is None
 
