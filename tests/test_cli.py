@@ -315,6 +315,8 @@ def test_info_names_versions(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info"]) == 0
     said = capsys.readouterr().out
     assert "rdgeodiff" in said and "torch" in said and "rdkit" in said
+    led = {line.split()[1].rstrip(":"): line for line in said.splitlines() if "guided" in line}
+    assert led["base"].endswith("guided by guide") and led["small"].endswith("on demand")
 
 
 def test_training_commands_need_no_rdkit(tmp_path: Path) -> None:

@@ -39,7 +39,10 @@ def run_info(args: argparse.Namespace) -> int:
         if all(levels):
             counts = sorted(network_calls(sampling["sampler"], n) for n in levels)
             calls = f", {' to '.join(map(str, counts))} network calls"
-        led = f", guided by {guide['model']}" if "model" in guide else ""
+        led = ""
+        if guide:
+            when = "" if guide.get("weight", 1.0) else " on demand"
+            led = f", guided by {guide['model']}{when}"
         print(f"model {model}: {info.get('parameters', '?')} parameters{calls}{led}")
     if not list_models():
         print(f"no models in {weights_folder()}")
