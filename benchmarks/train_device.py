@@ -67,9 +67,7 @@ class Feed:
         there = torch.cuda.stream(self._stream) if self._cuda else contextlib.nullcontext()
         trainer = self._trainer
         with there, torch.no_grad():
-            batch = trainer.mixture.batch(step).to(trainer.device)
-            if trainer._teaching is not None:
-                batch.sigma = trainer._teaching.level(batch.sigma)
+            batch = trainer.placed(trainer.mixture.batch(step))
             drawn = (batch.graphs, batch.clean, batch.noise, batch.sigma)
             both = (pairing or trainer._pairing)(*drawn)
             noisy = NoisyBatch(batch.graphs, *both, batch.sigma, batch.shard)

@@ -68,10 +68,10 @@ class Model:
             weight: of the guidance instead of the model's own; 0 is none, negative the model's.
         """
         denoiser = self.process.bind(self.network, graphs, sampler, bf16)
-        if self.guide is None or weight == 0:
+        if self.guide is None:
             return denoiser
         worse, guidance = self.guide
-        if weight > 0:
+        if weight >= 0:
             guidance = dataclasses.replace(guidance, weight=weight)
         against = worse.process.bind(worse.network, graphs, sampler, bf16)
         return guide_away(denoiser, against, guidance, graphs.n_atoms)

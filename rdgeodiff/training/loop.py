@@ -115,9 +115,7 @@ class Trainer:
         )
         try:
             for batch in self.mixture.stream(self.step, self.config.steps):
-                if self._teaching is not None:
-                    batch.sigma = self._teaching.level(batch.sigma)
-                recent.append(self._train_step(batch.to(self.device)))
+                recent.append(self._train_step(self.placed(batch)))
                 bar.update()
                 now = time.monotonic()
                 if len(recent) == 50:
@@ -135,6 +133,12 @@ class Trainer:
         finally:
             bar.close()
             self.save()
+
+    def placed(self, batch: TrainingBatch) -> TrainingBatch:
+        """The batch on the run's device, at the noise levels that a teacher teaches."""
+        if self._teaching is not None:
+            batch.sigma = self._teaching.level(batch.sigma)
+        return batch.to(self.device)
 
     def save(self) -> None:
         """Write the state and, where there is a validation set, its losses to the log."""
