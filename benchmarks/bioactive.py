@@ -1,7 +1,7 @@
 """How near the best of n conformers comes to a protein-bound pose, beside ETKDGv3.
 
-    python benchmarks/bioactive.py ARCHIVE [--counts 1 10 50] [--every 5] [--oversampling 4]
-        [--runs FILE] [--out FILE]
+    python benchmarks/bioactive.py ARCHIVE [--counts 1 10 50] [--every 5] [--stretch 0.6]
+        [--oversampling 4] [--runs FILE] [--out FILE]
 
 ARCHIVE holds one crystal pose a molecule (arrays as in data/README.md); such sets are third-party
 and not part of the repository. Every method draws the largest count once, and n means its first n
@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="index of the first molecule taken")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["diffusion", "etkdg"])
     parser.add_argument("--model", default="default")
+    parser.add_argument("--stretch", type=float, default=0.0, help="of the model")
     parser.add_argument("--oversampling", type=int, default=1, help="of every method")
     parser.add_argument("--energy-width", type=float, default=2.0, help="with oversampling")
     parser.add_argument("--seed", type=int, default=0)
@@ -55,11 +56,12 @@ def _measure(references: list[ReferenceMolecule], args: argparse.Namespace) -> l
     settings = [args.archive.name, max(args.counts), args.model, args.seed]
     if args.oversampling > 1:  # runs files of before know nothing of it
         settings += [args.oversampling, args.energy_width]
+    ours = [*settings, "stretch", args.stretch] if args.stretch else settings
     done = {}
     if args.runs.exists():
         for line in args.runs.read_text().splitlines():
             row = json.loads(line)
-            if row["settings"] == settings:
+            if row["settings"] == (settings if row["method"].startswith("etkdg") else ours):
                 done[row["smiles"], row["method"]] = row
     generators = {
         method: make_generator(
@@ -69,6 +71,7 @@ def _measure(references: list[ReferenceMolecule], args: argparse.Namespace) -> l
             model=args.model,
             oversampling=args.oversampling,
             energyWidth=args.energy_width,
+            stretch=args.stretch,
         )
         for method in args.methods
     }
@@ -81,7 +84,7 @@ def _measure(references: list[ReferenceMolecule], args: argparse.Namespace) -> l
                 (made,) = generator([reference.mol], [max(args.counts)])
                 values = rmsd_matrix(reference.mol, made.positions, reference.positions).values
                 row = {
-                    "settings": settings,
+                    "settings": settings if method.startswith("etkdg") else ours,
                     "smiles": reference.smiles,
                     "method": method,
                     "atoms": reference.mol.GetNumAtoms(),

@@ -273,6 +273,7 @@ def _open_pipeline(settings: DiffusionEmbedParameters) -> Pipeline:
         settings.steps,
         settings.precision,
         settings.guidanceWeight,
+        settings.stretch,
     )
 
 

@@ -68,6 +68,9 @@ class DiffusionEmbedParameters:
         sampler: name of a sampler; "" means the model's default.
         guidanceWeight: how strongly a model that has a guide is led away from it; -1 means the
             model's own weight, 0 none: faster, more diverse and less precise.
+        stretch: share by which predictions are enlarged while torsions are chosen, 0 to 1. The
+            models fold molecules as the gas phase does; 0.6 lets flexible ones be as large as in
+            crystals with proteins (`rdgeodiff.diffusion.stretching`).
         device: "auto" (a GPU if there is one), or a torch device such as "cpu" or "cuda:1".
         precision: of the network's matrix products: "float32", "bfloat16", or "auto": bfloat16 on
             devices that compute with it (about twice as fast), float32 elsewhere. The two give
@@ -101,6 +104,7 @@ class DiffusionEmbedParameters:
     steps: int = 0
     sampler: str = ""
     guidanceWeight: float = -1.0
+    stretch: float = 0.0
     device: str = "auto"
     precision: str = "auto"
     batchPairs: int = 0
@@ -191,6 +195,7 @@ _LOWEST = {
     "steps": 0,
     "batchPairs": 0,
     "guidanceWeight": -1,
+    "stretch": 0,
 }
 
 
@@ -225,6 +230,8 @@ def _checked(name: str, kind: str, value: Any) -> Any:
         raise ValueError(f"{name} must be at least {_LOWEST[name]}, not {value!r}")
     if name == "energyWidth" and plain != -1 and not plain > 0:
         raise ValueError(f"energyWidth must be above 0, or -1, not {value!r}")
+    if name == "stretch" and plain > 1:
+        raise ValueError(f"stretch must be at most 1, not {value!r}")
     if plain != plain:
         raise ValueError(f"{name} is not a number")
     return plain

@@ -25,6 +25,7 @@ from rdgeodiff.architectures import Process
 from rdgeodiff.checkpoint import Model
 from rdgeodiff.diffusion.guidance import guide_stereo
 from rdgeodiff.diffusion.holding import hold_positions
+from rdgeodiff.diffusion.stretching import stretch
 from rdgeodiff.geometry import HeldAtoms, center
 from rdgeodiff.graph import MolBatch, MolGraph
 from rdgeodiff.precision import takes_bf16
@@ -99,6 +100,7 @@ class Pipeline:
         precision: of the network's matrix products: "float32", "bfloat16" or "auto", which is
             bfloat16 on devices that compute with it and float32 elsewhere.
         guidance: weight of the model's guide; negative for the model's own, 0 for none.
+        stretch: share by which molecules are stretched out (`rdgeodiff.diffusion.stretching`).
 
     Raises:
         ValueError: unknown sampler or precision, or a number of steps the sampler cannot take.
@@ -113,6 +115,7 @@ class Pipeline:
         steps: int = 0,
         precision: str = "auto",
         guidance: float = -1.0,
+        stretch: float = 0.0,
     ) -> None:
         self.device = torch.device(device)
         self._model = model
@@ -124,7 +127,7 @@ class Pipeline:
         self.sigmas = self._levels()
         ours = self._name == model.sampling.sampler
         self._noise_scale = model.sampling.noise_scale if ours else 1.0
-        self._guidance = guidance
+        self._guidance, self._stretch = guidance, stretch
         self._bf16 = takes_bf16(self.device, precision)
         self._fewest = 2 if self._bf16 else 1  # samples in a batch, copies included
         self._pairs = batch_pairs or DEFAULT_PAIRS.get(self.device.type, DEFAULT_PAIRS["cpu"])
@@ -243,6 +246,7 @@ class Pipeline:
         with torch.inference_mode():
             model = dataclasses.replace(self._model, process=process)
             denoiser = model.bind(graphs, self._name, self._bf16, self._guidance)
+            denoiser = stretch(denoiser, self._stretch)
             if guided:
                 denoiser = guide_stereo(denoiser, graphs)
             held = _pad_held(requests, shape)

@@ -18,6 +18,7 @@ MODEL_OPTIONS = (
     "steps",
     "sampler",
     "guidanceWeight",
+    "stretch",
     "oversampling",
     "energyWidth",
     "device",
@@ -54,6 +55,13 @@ def add_model_options(command: argparse._ActionsContainer) -> None:
         default=-1.0,
         metavar="W",
         help="weight of the model's guide; 0: none, -1: the model's own",
+    )
+    command.add_argument(
+        "--stretch",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="draw flexible molecules less folded than the gas phase has them, 0 to 1 (0)",
     )
     command.add_argument(
         "--oversampling",

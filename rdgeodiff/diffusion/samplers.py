@@ -24,6 +24,7 @@ from rdgeodiff.diffusion.denoiser import Denoiser
 from rdgeodiff.diffusion.schedule import ASCENT, levels_above_ascent
 
 LAST_MIDPOINT = 0.27  # of the last level, where `dpm_solver_pp_2s_ancestral` looks once more
+FLOW_ASCENT = 0.6  # Å, the highest level from which `dpm_solver_pp_2m_ascent` climbs
 
 Noise = Callable[[int], torch.Tensor]
 Callback = Callable[[int, float, torch.Tensor, torch.Tensor], None]
@@ -166,6 +167,23 @@ def ancestral_ascent(
     return _ancestral_2s(denoiser, x, sigmas, noise, callback, ascent=ASCENT)
 
 
+def dpm_solver_pp_2m_ascent(
+    denoiser: Denoiser,
+    x: torch.Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise,
+    callback: Callback | None = None,
+) -> torch.Tensor:
+    """`dpm_solver_pp_2m` to `FLOW_ASCENT`, uphill from there; one call a level."""
+    levels = [float(s) for s in sigmas]
+    above = sum(level > FLOW_ASCENT for level in levels)
+    x = _multistep(denoiser, x, levels, noise, callback, churn=0.0, stop=above)
+    for step in range(above, len(levels) - 1):
+        x = _evaluate(denoiser, x, levels[step], step, callback)
+    return x
+
+
 SAMPLERS: dict[str, Sampler] = {
     "ancestral": ancestral,
     "heun": heun,
@@ -177,6 +195,7 @@ SAMPLERS: dict[str, Sampler] = {
     "dpm_solver_pp_2m_sde": dpm_solver_pp_2m_sde,
     "dpm_solver_pp_2s_ancestral": dpm_solver_pp_2s_ancestral,
     "ancestral_ascent": ancestral_ascent,
+    "dpm_solver_pp_2m_ascent": dpm_solver_pp_2m_ascent,
 }
 
 

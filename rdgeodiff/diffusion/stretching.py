@@ -1,0 +1,35 @@
+"""Stretching molecules out while their basin is chosen.
+
+Minima in the gas phase are folded: what a molecule cannot share with a solvent or a protein, its
+arms share with each other. To draw from p(x) exp(λ Rg²(x)) instead of p(x), with the radius of
+gyration Rg, the score gains λ ∇Rg², here of the predicted structure D as in diffusion posterior
+sampling (Chung et al. 2023). It points away from the centre and grows with the distance from it, so
+that D is multiplied. The factor is the same at all levels between two, where theory would let it
+grow with σ²: it acts while torsions are chosen, and bursts neither what is still a blur nor bonds.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from rdgeodiff.diffusion.denoiser import Denoiser
+
+HIGHEST_SIGMA = 8.0  # Å; above it every molecule is a blur round its centre
+LOWEST_SIGMA = 0.9  # Å; below it bonds and angles settle, which would be stretched, too
+
+
+def stretch(denoiser: Denoiser, share: float) -> Denoiser:
+    """A denoiser whose predictions are larger, between `LOWEST_SIGMA` and `HIGHEST_SIGMA`.
+
+    Args:
+        denoiser: D(x, σ), centred.
+        share: by so much of the distance atoms move away from the centre; 0 leaves `denoiser`.
+    """
+    if share == 0:
+        return denoiser
+
+    def stretched(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        inside = (LOWEST_SIGMA < sigma) & (sigma < HIGHEST_SIGMA)
+        return denoiser(x, sigma) * (1.0 + share * inside.view(-1, 1, 1))
+
+    return stretched
