@@ -69,8 +69,9 @@ class DiffusionEmbedParameters:
         guidanceWeight: how strongly a model that has a guide is led away from it; -1 means the
             model's own weight, 0 none: faster, more diverse and less precise.
         stretch: share by which predictions are enlarged while torsions are chosen, 0 to 1. The
-            models fold molecules as the gas phase does; 0.6 lets flexible ones be as large as in
-            crystals with proteins (`rdgeodiff.diffusion.stretching`).
+            models fold molecules as the gas phase does; with 0.6 `small` makes flexible ones as
+            large as in crystals with proteins (`rdgeodiff.diffusion.stretching`); `fast`, with few
+            levels of noise, is stretched less.
         device: "auto" (a GPU if there is one), or a torch device such as "cpu" or "cuda:1".
         precision: of the network's matrix products: "float32", "bfloat16", or "auto": bfloat16 on
             devices that compute with it (about twice as fast), float32 elsewhere. The two give

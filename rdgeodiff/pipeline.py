@@ -246,13 +246,13 @@ class Pipeline:
         with torch.inference_mode():
             model = dataclasses.replace(self._model, process=process)
             denoiser = model.bind(graphs, self._name, self._bf16, self._guidance)
-            denoiser = stretch(denoiser, self._stretch)
+            sigmas = self._levels(pad)
+            denoiser = stretch(denoiser, self._stretch, sigmas)
             if guided:
                 denoiser = guide_stereo(denoiser, graphs)
             held = _pad_held(requests, shape)
             denoiser = hold_positions(denoiser, graphs, *(t.to(self.device) for t in held))
             x = _pad_starts(requests, shape).to(self.device)
-            sigmas = self._levels(pad)
             x = center(x, graphs.mask) + sigmas[0] * noise(-1)
             x = self._sampler(denoiser, x, sigmas, noise=noise, callback=watch)
         positions = x.cpu().double().numpy()

@@ -10,26 +10,38 @@ grow with σ²: it acts while torsions are chosen, and bursts neither what is st
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from rdgeodiff.diffusion.denoiser import Denoiser
 
 HIGHEST_SIGMA = 8.0  # Å; above it every molecule is a blur round its centre
 LOWEST_SIGMA = 0.9  # Å; below it bonds and angles settle, which would be stretched, too
+_LEAST_AFTER = 0.45  # Å of noise at the next level, without which stretched bonds stay so
 
 
-def stretch(denoiser: Denoiser, share: float) -> Denoiser:
+def stretch(denoiser: Denoiser, share: float, sigmas: Sequence[float]) -> Denoiser:
     """A denoiser whose predictions are larger, between `LOWEST_SIGMA` and `HIGHEST_SIGMA`.
 
     Args:
         denoiser: D(x, σ), centred.
         share: by so much of the distance atoms move away from the centre; 0 leaves `denoiser`.
+        sigmas: the decreasing levels in Å that a sampler will visit. Of few, as distilled models
+            have, the last above `LOWEST_SIGMA` may be too far from the next one.
     """
-    if share == 0:
+    mended = [
+        float(now)
+        for now, after in zip(sigmas, sigmas[1:], strict=False)
+        if now > LOWEST_SIGMA and after >= _LEAST_AFTER
+    ]
+    if share == 0 or not mended:
         return denoiser
+    # Samplers look between two levels as well, and single precision moves the level itself.
+    lowest = max(LOWEST_SIGMA, 0.999 * min(mended))
 
     def stretched(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        inside = (LOWEST_SIGMA < sigma) & (sigma < HIGHEST_SIGMA)
+        inside = (lowest < sigma) & (sigma < HIGHEST_SIGMA)
         return denoiser(x, sigma) * (1.0 + share * inside.view(-1, 1, 1))
 
     return stretched
