@@ -53,15 +53,17 @@ def main() -> None:
 
 
 def _measure(references: list[ReferenceMolecule], args: argparse.Namespace) -> list[dict]:
-    settings = [args.archive.name, max(args.counts), args.model, args.seed]
-    if args.oversampling > 1:  # runs files of before know nothing of it
-        settings += [args.oversampling, args.energy_width]
-    ours = [*settings, "stretch", args.stretch] if args.stretch else settings
+    shared = [args.archive.name, max(args.counts), args.model, args.seed]
+    # Runs files of before know nothing of these.
+    if args.oversampling > 1:
+        shared += [args.oversampling, args.energy_width]
+    stretched = [*shared, "stretch", args.stretch] if args.stretch else shared
+    settings = {m: stretched if m.startswith("diffusion") else shared for m in args.methods}
     done = {}
     if args.runs.exists():
         for line in args.runs.read_text().splitlines():
             row = json.loads(line)
-            if row["settings"] == (settings if row["method"].startswith("etkdg") else ours):
+            if row["settings"] == settings.get(row["method"]):
                 done[row["smiles"], row["method"]] = row
     generators = {
         method: make_generator(
@@ -84,7 +86,7 @@ def _measure(references: list[ReferenceMolecule], args: argparse.Namespace) -> l
                 (made,) = generator([reference.mol], [max(args.counts)])
                 values = rmsd_matrix(reference.mol, made.positions, reference.positions).values
                 row = {
-                    "settings": settings if method.startswith("etkdg") else ours,
+                    "settings": settings[method],
                     "smiles": reference.smiles,
                     "method": method,
                     "atoms": reference.mol.GetNumAtoms(),

@@ -198,6 +198,7 @@ _LOWEST = {
     "guidanceWeight": -1,
     "stretch": 0,
 }
+_HIGHEST = {"stretch": 1}
 
 
 def _checked(name: str, kind: str, value: Any) -> Any:
@@ -229,10 +230,10 @@ def _checked(name: str, kind: str, value: Any) -> Any:
         raise TypeError(f"{name} must be of type {kind}, not {value!r}") from None
     if name in _LOWEST and not plain >= _LOWEST[name]:
         raise ValueError(f"{name} must be at least {_LOWEST[name]}, not {value!r}")
+    if name in _HIGHEST and not plain <= _HIGHEST[name]:
+        raise ValueError(f"{name} must be at most {_HIGHEST[name]}, not {value!r}")
     if name == "energyWidth" and plain != -1 and not plain > 0:
         raise ValueError(f"energyWidth must be above 0, or -1, not {value!r}")
-    if name == "stretch" and plain > 1:
-        raise ValueError(f"stretch must be at most 1, not {value!r}")
     if plain != plain:
         raise ValueError(f"{name} is not a number")
     return plain

@@ -20,6 +20,10 @@ LEVELS = [12.17, 4.0, 0.905, 0.5, 0.0]
 FLEXIBLE = "NCCCC(=O)NCCCCC(=O)O"  # folds upon itself in the gas phase
 
 
+def _echo(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    return x
+
+
 def _radius(positions: np.ndarray) -> float:
     return float(np.sqrt(((positions - positions.mean(0)) ** 2).sum(-1).mean()))
 
@@ -27,26 +31,20 @@ def _radius(positions: np.ndarray) -> float:
 def test_only_between_its_levels_and_each_molecule_at_its_own():
     x = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(0))
     sigma = torch.tensor([HIGHEST_SIGMA * 1.01, 4.0, LOWEST_SIGMA * 1.01, LOWEST_SIGMA * 0.99])
-    found = stretch(lambda x, s: x, 0.5, LEVELS)(x, sigma)
+    found = stretch(_echo, 0.5, LEVELS)(x, sigma)
     assert torch.equal(found[[0, 3]], x[[0, 3]])
     assert torch.allclose(found[[1, 2]], 1.5 * x[[1, 2]])
 
-    def denoiser(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        return x
-
-    assert stretch(denoiser, 0.0, LEVELS) is denoiser
+    assert stretch(_echo, 0.0, LEVELS) is _echo
 
 
 def test_not_where_too_little_noise_is_left_to_mend_bonds():
     levels = [12.17, 4.17, 1.17, 0.25, 0.0]  # of a distilled model
     sigma, x = torch.tensor([4.17, 1.17]), torch.ones(2, 3, 3)
-    found = stretch(lambda x, s: x, 0.5, levels)(x, sigma)
+    found = stretch(_echo, 0.5, levels)(x, sigma)
     assert torch.equal(found, x * torch.tensor([1.5, 1.0]).view(2, 1, 1))
 
-    def denoiser(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        return x
-
-    assert stretch(denoiser, 0.5, [0.5, 0.2, 0.0]) is denoiser
+    assert stretch(_echo, 0.5, [0.5, 0.2, 0.0]) is _echo
 
 
 @pytest.mark.parametrize("name", ["ancestral_ascent", "dpm_solver_pp_2m", "euler_ancestral"])

@@ -176,12 +176,7 @@ def dpm_solver_pp_2m_ascent(
     callback: Callback | None = None,
 ) -> torch.Tensor:
     """`dpm_solver_pp_2m` to `FLOW_ASCENT`, uphill from there; one call a level."""
-    levels = [float(s) for s in sigmas]
-    above = sum(level > FLOW_ASCENT for level in levels)
-    x = _multistep(denoiser, x, levels, noise, callback, churn=0.0, stop=above)
-    for step in range(above, len(levels) - 1):
-        x = _evaluate(denoiser, x, levels[step], step, callback)
-    return x
+    return _multistep(denoiser, x, sigmas, noise, callback, churn=0.0, ascent=FLOW_ASCENT)
 
 
 SAMPLERS: dict[str, Sampler] = {
@@ -230,8 +225,9 @@ def _multistep(
     callback: Callback | None,
     churn: float,
     stop: int = -1,
+    ascent: float = 0.0,
 ) -> torch.Tensor:
-    """Of `stop` steps where that is not negative, down to 0 otherwise."""
+    """Of `stop` steps where that is not negative, down to 0 otherwise; uphill from `ascent` on."""
     previous: torch.Tensor | None = None
     last_width = 0.0
     for step, (now, after) in enumerate(_pairs(sigmas)):
@@ -240,6 +236,9 @@ def _multistep(
         denoised = _evaluate(denoiser, x, now, step, callback)
         if after == 0:
             return denoised
+        if now <= ascent:
+            x = denoised
+            continue
         width = math.log(now / after)  # in λ = −ln σ
         # e^{-h} with h = λ' − λ, made larger by the noise that is added back.
         decay = math.exp(-width * (1.0 + churn))

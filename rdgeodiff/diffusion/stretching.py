@@ -30,12 +30,14 @@ def stretch(denoiser: Denoiser, share: float, sigmas: Sequence[float]) -> Denois
         sigmas: the decreasing levels in Å that a sampler will visit. Of few, as distilled models
             have, the last above `LOWEST_SIGMA` may be too far from the next one.
     """
+    if share == 0:
+        return denoiser
     mended = [
         float(now)
         for now, after in zip(sigmas, sigmas[1:], strict=False)
         if now > LOWEST_SIGMA and after >= _LEAST_AFTER
     ]
-    if share == 0 or not mended:
+    if not mended:
         return denoiser
     # Samplers look between two levels as well, and single precision moves the level itself.
     lowest = max(LOWEST_SIGMA, 0.999 * min(mended))
