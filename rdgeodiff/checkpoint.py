@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -47,6 +49,8 @@ class Model:
         info: the JSON beside the weights.
         process: how a network of its kind is sampled.
         guide: a worse model to be led away from, and how.
+        finish: of a model of heavy atoms: the one of all atoms that settles what it has drawn, and
+            the noise levels in Å on which it does (`rdgeodiff.heavy_first`).
     """
 
     name: str
@@ -55,6 +59,12 @@ class Model:
     info: dict[str, Any]
     process: Process = field(default_factory=FieldProcess)
     guide: tuple[Model, Guidance] | None = None
+    finish: tuple[Model, tuple[float, ...]] | None = None
+
+    @property
+    def heavy_atoms(self) -> bool:
+        """Whether it was trained on molecules without their hydrogens."""
+        return bool(self.info.get("heavy_atoms", False))
 
     def bind(
         self, graphs: MolBatch, sampler: str, bf16: bool = False, weight: float = -1.0
@@ -104,10 +114,14 @@ def load_model(
     """
     description = _locate(name)
     model = _load(description, device)
-    entry = model.info.get("guide")
-    if entry is None:
-        return model
-    return dataclasses.replace(model, guide=_guide(entry, description, device))
+    parts: dict[str, Any] = {}
+    if "guide" in model.info:
+        parts["guide"] = _guide(model.info["guide"], description, device)
+    if "finish" in model.info:
+        if not model.heavy_atoms:
+            raise CheckpointError(f"{description}: a model of all atoms needs no other to finish")
+        parts["finish"] = _finish(model.info["finish"], description, device)
+    return dataclasses.replace(model, **parts)
 
 
 def _load(description: Path, device: str | torch.device) -> Model:
@@ -194,24 +208,51 @@ def _locate(name: str | os.PathLike[str]) -> Path:
 
 
 def _guide(entry: Any, description: Path, device: str | torch.device) -> tuple[Model, Guidance]:
-    """The guide a description names, from its own folder or among the shipped models."""
+    """The guide a description names."""
+    path, settings = _part("guide", entry, description)
+    model = _load(path, device)
+    if "guide" in model.info:
+        raise CheckpointError(f"{description}: its guide {model.name!r} has a guide of its own")
+    try:
+        return model, Guidance(**settings)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{description}: does not describe its guide ({error})") from error
+
+
+def _finish(
+    entry: Any, description: Path, device: str | torch.device
+) -> tuple[Model, tuple[float, ...]]:
+    """The model of all atoms a description names, and its levels."""
+    path, settings = _part("finish", entry, description)
+    if _read_json(path).get("heavy_atoms"):
+        raise CheckpointError(f"{description}: {path.stem!r} knows heavy atoms alone")
+    try:
+        levels = tuple(float(level) for level in settings.pop("levels"))
+        ends = (math.inf, *levels, 0.0)
+        if settings or not levels or not all(a > b for a, b in itertools.pairwise(ends)):
+            raise ValueError("levels must decrease and be above 0, and stand alone")
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{description}: does not describe its finish ({error})") from error
+    return load_model(path, device), levels
+
+
+def _part(role: str, entry: Any, description: Path) -> tuple[Path, dict[str, Any]]:
+    """The description of a model that another one names, from its own folder or among the shipped
+    ones, and the rest of the entry."""
     try:
         settings = dict(entry)
         name, sealed = str(settings.pop("model")), settings.pop("sha256")
-        guidance = Guidance(**settings)
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{description}: does not describe its guide ({error})") from error
+        raise CheckpointError(f"{description}: does not describe its {role} ({error})") from error
     if name != Path(name).name:
-        raise CheckpointError(f"{description}: its guide must be a name, not {name!r}")
+        raise CheckpointError(f"{description}: its {role} must be a name, not {name!r}")
     beside = description.with_name(f"{name}.json")
-    model = _load(beside if beside.exists() else _locate(name), device)
-    if model.info["sha256"] != sealed:
+    path = beside if beside.exists() else _locate(name)
+    if _read_json(path)["sha256"] != sealed:
         raise CheckpointError(
-            f"{description}: the model {name!r} is not the guide it was made with"
+            f"{description}: the model {name!r} is not the {role} it was made with"
         )
-    if "guide" in model.info:
-        raise CheckpointError(f"{description}: its guide {name!r} has a guide of its own")
-    return model, guidance
+    return path, settings
 
 
 def _check_size(

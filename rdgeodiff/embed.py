@@ -7,7 +7,6 @@ does the same for many molecules in one stream of batches, which is what a GPU w
 from __future__ import annotations
 
 import dataclasses
-import functools
 import operator
 import os
 import secrets
@@ -18,15 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import torch
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 from tqdm.auto import tqdm
 
-from rdgeodiff.checkpoint import load_model
+from rdgeodiff import opening
 from rdgeodiff.chem.validate import describe
 from rdgeodiff.parameters import DiffusionEmbedParameters
-from rdgeodiff.pipeline import Pipeline, SampleRequest, SampleSource
+from rdgeodiff.pipeline import SampleRequest, SampleSource
 from rdgeodiff.results import EmbedResult, FailureCause, UnusableMoleculeError
 from rdgeodiff.task import Task
 
@@ -167,7 +165,7 @@ def run_rounds(
     waiting = {task.row: task for task in tasks if task.missing()}
     # A model that cannot be loaded must be noticed before any molecule is touched.
     if pipeline is None and waiting:
-        pipeline = _open_pipeline(settings)
+        pipeline = opening.open_source(settings)
     if settings.clearConfs:
         for task in tasks:
             task.mol.RemoveAllConformers()
@@ -259,28 +257,6 @@ def _fragment_seed(seed: int, fragment: int) -> int:
     if fragment == 0:
         return seed
     return int(np.random.SeedSequence([seed, fragment]).generate_state(1, np.uint64)[0] >> 2)
-
-
-def _open_pipeline(settings: DiffusionEmbedParameters) -> Pipeline:
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Pipeline(
-        _model(settings.model, device),
-        device,
-        settings.batchPairs,
-        settings.sampler,
-        settings.steps,
-        settings.precision,
-        settings.guidanceWeight,
-        settings.stretch,
-    )
-
-
-@functools.lru_cache(maxsize=4)
-def _model(name: str, device: str) -> Any:
-    """Models stay loaded, so that a loop over molecules reads and hashes the file once."""
-    return load_model(name, device)
 
 
 def settings_of(params: Params, overrides: dict[str, Any]) -> DiffusionEmbedParameters:

@@ -71,6 +71,10 @@ class SampleSource(Protocol):
     """What a call draws from: a `Pipeline`, or something that stands before one."""
 
     @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+
+    @property
     def sigmas(self) -> list[float]:
         """Noise levels in Å."""
 
@@ -130,7 +134,7 @@ class Pipeline:
         self._guidance, self._stretch = guidance, stretch
         self._bf16 = takes_bf16(self.device, precision)
         self._fewest = 2 if self._bf16 else 1  # samples in a batch, copies included
-        self._pairs = batch_pairs or DEFAULT_PAIRS.get(self.device.type, DEFAULT_PAIRS["cpu"])
+        self.batch_pairs = batch_pairs or DEFAULT_PAIRS.get(self.device.type, DEFAULT_PAIRS["cpu"])
 
     def starting_at(self, sigma: float) -> Pipeline:
         """The same pipeline with noise levels from `sigma` (Å) down, for requests with a `start`.
@@ -140,10 +144,14 @@ class Pipeline:
         """
         if not 0 < sigma <= self.sigmas[0]:
             raise ValueError(f"sigma must lie above 0 and up to {self.sigmas[0]:g} Å, not {sigma}")
-        lower = copy.copy(self)
-        lower.sigmas = [float(sigma), *(s for s in self.sigmas if s < sigma)]
-        lower._levels = lambda atoms: lower.sigmas
-        return lower
+        return self.on_levels([sigma, *(s for s in self.sigmas if 0 < s < sigma)])
+
+    def on_levels(self, levels: Sequence[float]) -> Pipeline:
+        """The same pipeline on these noise levels in Å, which decrease, and 0."""
+        other = copy.copy(self)
+        other.sigmas = [*(float(level) for level in levels), 0.0]
+        other._levels = lambda atoms: other.sigmas
+        return other
 
     def sample(
         self,
@@ -166,7 +174,7 @@ class Pipeline:
         start = 0
         while start < len(waiting):
             pad = self._padded(waiting[start])
-            size = max(self._fewest, self._pairs // pad**2)
+            size = max(self._fewest, self.batch_pairs // pad**2)
             batch = [r for r in waiting[start : start + size] if self._padded(r) == pad]
             try:
                 results = self._run(batch, guided, deadline)
@@ -195,7 +203,7 @@ class Pipeline:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         drawn = max(len(batch), self._fewest)
-        self._pairs = max(1, self._padded(batch[0]) ** 2 * (drawn // 2))
+        self.batch_pairs = max(1, self._padded(batch[0]) ** 2 * (drawn // 2))
         if drawn <= self._fewest:
             self._fewest = 1
         logger.warning("out of memory with %d samples; going on with half as many", drawn)

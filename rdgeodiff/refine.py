@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from rdkit import Chem
 
-from rdgeodiff import embed
+from rdgeodiff import opening
 from rdgeodiff.chem.conformers import set_property
 from rdgeodiff.chem.validate import describe
 from rdgeodiff.embed import Params, run_rounds, settings_of
@@ -186,7 +186,7 @@ def _run(
 ) -> None:
     if not tasks:
         return
-    run_rounds(tasks, settings, pipeline=embed._open_pipeline(settings).starting_at(sigma))
+    run_rounds(tasks, settings, pipeline=opening.open_source(settings).starting_at(sigma))
     if settings.trackFailures and isinstance(params, DiffusionEmbedParameters):
         counts: Counter[str] = Counter()
         for task in tasks:

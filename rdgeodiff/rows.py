@@ -16,11 +16,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import torch
 
-from rdgeodiff import embed
+from rdgeodiff import embed, opening
 from rdgeodiff.chem.formats import Record
 from rdgeodiff.parameters import DiffusionEmbedParameters
-from rdgeodiff.pipeline import Pipeline, SampleRequest
+from rdgeodiff.pipeline import SampleRequest, SampleSource
 from rdgeodiff.results import EmbedResult, FailureCause, UnusableMoleculeError
 from rdgeodiff.task import Task
 
@@ -82,7 +83,7 @@ class RowEmbedder:
         self.count = count
         self.settings = settings.updated(randomSeed=seed, progress=False, trackFailures=False)
         _bound_kernel_caches()
-        self._pipeline = embed._open_pipeline(self.settings)
+        self._pipeline = opening.open_source(self.settings)
         self._judges = ThreadPoolExecutor(1, "rdgeodiff-judge")
 
     @property
@@ -93,7 +94,7 @@ class RowEmbedder:
     @property
     def model_sha256(self) -> str:
         """Of the weights."""
-        return embed._model(self.settings.model, str(self._pipeline.device)).info["sha256"]
+        return opening.shared_model(self.settings.model, str(self._pipeline.device)).info["sha256"]
 
     def prepare(self, record: Record) -> PreparedRow:
         """Features and judges of a row; one that cannot be attempted comes with its result."""
@@ -156,7 +157,7 @@ class _JudgedElsewhere:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        pipeline: SampleSource,
         judges: ThreadPoolExecutor,
         tasks: dict[int, Task],
         on_settled: Callable[[int], None],
@@ -170,6 +171,11 @@ class _JudgedElsewhere:
     def sigmas(self) -> list[float]:
         """See `Pipeline.sigmas`."""
         return self._pipeline.sigmas
+
+    @property
+    def device(self) -> torch.device:
+        """See `SampleSource.device`."""
+        return self._pipeline.device
 
     def starting_at(self, sigma: float) -> _JudgedElsewhere:
         """See `Pipeline.starting_at`; its samples are judged alike."""

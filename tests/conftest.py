@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from helpers import Script
 
-import rdgeodiff.embed
+import rdgeodiff.opening
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def play(monkeypatch):
 
     def start(answer):
         script = Script(answer)
-        monkeypatch.setattr(rdgeodiff.embed, "_open_pipeline", lambda settings: script)
+        monkeypatch.setattr(rdgeodiff.opening, "open_source", lambda settings: script)
         return script
 
     return start

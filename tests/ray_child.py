@@ -10,7 +10,7 @@ from typing import Any
 
 import screen_child
 
-import rdgeodiff.embed
+import rdgeodiff.opening
 from rdgeodiff.distributed.screen import ShardActor
 
 
@@ -19,7 +19,7 @@ class ScriptedActor(ShardActor):
 
     def __init__(self, job: dict[str, Any]) -> None:
         for name, stand_in in screen_child.fake().items():
-            setattr(rdgeodiff.embed, name, stand_in)
+            setattr(rdgeodiff.opening, name, stand_in)
         super().__init__(job)
         self.folder: Path = job["folder"]
 

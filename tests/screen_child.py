@@ -17,7 +17,7 @@ import numpy as np
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
-import rdgeodiff.embed
+import rdgeodiff.opening
 from rdgeodiff import DiffusionEmbedParameters
 from rdgeodiff.results import FailureCause
 from rdgeodiff.screen import manifest, screen_library, shards
@@ -62,17 +62,17 @@ class FakePipeline:
 
 
 def fake(pause: float = 0.0) -> dict[str, Any]:
-    """What stands in for `_open_pipeline` and `_model` of rdgeodiff.embed."""
+    """What stands in for names of `rdgeodiff.opening`."""
     return {
-        "_open_pipeline": lambda settings: FakePipeline(pause),
-        "_model": lambda name, device: SimpleNamespace(info={"sha256": "none"}),
+        "open_source": lambda settings: FakePipeline(pause),
+        "shared_model": lambda name, device: SimpleNamespace(info={"sha256": "none"}),
     }
 
 
 def run(source: Path, folder: Path, pause: float = 0.0, die_at: int = 0, **options: Any) -> None:
     """Screen; with `die_at`, killed at the disk operation of that number."""
     for name, stand_in in fake(pause).items():
-        setattr(rdgeodiff.embed, name, stand_in)
+        setattr(rdgeodiff.opening, name, stand_in)
     if die_at:
         _die_at(die_at)
     screen(source, folder, **options)

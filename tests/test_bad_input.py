@@ -9,7 +9,7 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
-import rdgeodiff.embed
+import rdgeodiff.opening
 from rdgeodiff import (
     DiffusionEmbedParameters,
     EmbedMoleculeDiffusion,
@@ -37,12 +37,12 @@ class Methane:
 
 @pytest.fixture
 def no_network(monkeypatch):
-    monkeypatch.setattr(rdgeodiff.embed, "_open_pipeline", lambda settings: Forbidden())
+    monkeypatch.setattr(rdgeodiff.opening, "open_source", lambda settings: Forbidden())
 
 
 @pytest.fixture
 def methane_network(monkeypatch):
-    monkeypatch.setattr(rdgeodiff.embed, "_open_pipeline", lambda settings: Methane())
+    monkeypatch.setattr(rdgeodiff.opening, "open_source", lambda settings: Methane())
 
 
 def methane():

@@ -16,7 +16,7 @@ import pytest
 import screen_child
 from rdkit import Chem
 
-import rdgeodiff.embed
+import rdgeodiff.opening
 from rdgeodiff import EmbedMoleculesDiffusion
 from rdgeodiff.chem.parquet import mol_from_bytes
 from rdgeodiff.chem.readers import read_molecules
@@ -63,7 +63,7 @@ def scripted(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatc
     import ray_child
 
     for name, stand_in in screen_child.fake().items():
-        monkeypatch.setattr(rdgeodiff.embed, name, stand_in)
+        monkeypatch.setattr(rdgeodiff.opening, name, stand_in)
     monkeypatch.setattr(screen_module, "ShardActor", ray_child.ScriptedActor)
     return monkeypatch
 

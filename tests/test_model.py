@@ -15,8 +15,8 @@ from stereo_molecules import STEREO_SMILES
 from rdgeodiff import EmbedMoleculeDiffusion, EmbedMoleculesDiffusion
 from rdgeodiff.checkpoint import load_model, weights_folder
 from rdgeodiff.diffusion.samplers import network_calls
-from rdgeodiff.embed import _model
 from rdgeodiff.nn import neighbors
+from rdgeodiff.opening import shared_model
 from rdgeodiff.pipeline import Pipeline, SampleRequest
 
 CLUSTER = importlib.util.find_spec("torch_cluster") is not None
@@ -41,7 +41,7 @@ def perceived(mol: Chem.Mol, conf_id: int) -> str:
 def test_every_written_conformer_has_the_specified_stereo(path, monkeypatch):
     count = 3 if path == "dense" else 1
     if path != "dense":
-        network = _model("default", "cpu").network
+        network = shared_model("default", "cpu").network
         monkeypatch.setattr(network, "config", dataclasses.replace(network.config, dense_limit=0))
     if path == "edges-cdist":
         monkeypatch.setattr(neighbors, "_cluster_radius_graph", None)

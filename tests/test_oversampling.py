@@ -264,7 +264,7 @@ def test_etkdg_beside_it_is_given_the_same_chance():
 def test_command_and_file_of_parameters(tmp_path, monkeypatch):
     """What the command line does not say, the file of parameters does."""
     script, told = Script(lambda r: butane(180)[0]), []
-    monkeypatch.setattr("rdgeodiff.embed._open_pipeline", lambda s: told.append(s) or script)
+    monkeypatch.setattr("rdgeodiff.opening.open_source", lambda s: told.append(s) or script)
     source, params, target = (tmp_path / n for n in ("m.smi", "p.json", "o.sdf"))
     source.write_text("CCCC butane\n")
     own = {"oversampling": 3, "energyWidth": 1.0, "precision": "float32"}

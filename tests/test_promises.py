@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
-import rdgeodiff.embed
+import rdgeodiff.opening
 from rdgeodiff import EmbedMoleculeDiffusion, EmbedMoleculesDiffusion, FailureCause
 
 MANY = settings(
@@ -156,7 +156,7 @@ def embed(mols: list[Chem.Mol], answer, counts: int | list[int], **options):
     """`EmbedMoleculesDiffusion` on a script."""
     script = Script(answer)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rdgeodiff.embed, "_open_pipeline", lambda settings: script)
+        patch.setattr(rdgeodiff.opening, "open_source", lambda settings: script)
         return EmbedMoleculesDiffusion(mols, counts, **options), script
 
 

@@ -20,7 +20,7 @@ import screen_child
 from rdkit import Chem
 from screen_child import library, screen
 
-import rdgeodiff.embed
+import rdgeodiff.opening
 from rdgeodiff import EmbedMoleculesDiffusion
 from rdgeodiff.chem.readers import read_molecules
 from rdgeodiff.cli import main
@@ -36,7 +36,7 @@ ROWS = 30
 @pytest.fixture(autouse=True)
 def network(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, stand_in in screen_child.fake().items():
-        monkeypatch.setattr(rdgeodiff.embed, name, stand_in)
+        monkeypatch.setattr(rdgeodiff.opening, name, stand_in)
 
 
 @pytest.fixture(scope="module")
@@ -329,7 +329,7 @@ def test_ctrl_c_keeps_finished_shards_and_says_so(
     folder = tmp_path / "out"
     call = ["screen", str(source), str(folder), "-n", "2", "--shard", "4", "--seed", "5"]
     with monkeypatch.context() as patch:
-        patch.setattr(rdgeodiff.embed, "_open_pipeline", lambda settings: Interrupting())
+        patch.setattr(rdgeodiff.opening, "open_source", lambda settings: Interrupting())
         assert main(call) == 130
     said = capsys.readouterr()
     assert "3 shards, 12 molecules" in said.out and "goes on from here" in said.out

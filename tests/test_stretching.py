@@ -106,7 +106,7 @@ def test_the_command_line_passes_it_on(tmp_path, monkeypatch):
     chain = np.c_[1.5 * np.arange(4), np.zeros(4), np.zeros(4)]
     told = []
     monkeypatch.setattr(
-        "rdgeodiff.embed._open_pipeline", lambda s: told.append(s) or Script(lambda r: chain)
+        "rdgeodiff.opening.open_source", lambda s: told.append(s) or Script(lambda r: chain)
     )
     source = tmp_path / "m.smi"
     source.write_text("CCCC butane\n")

@@ -43,6 +43,10 @@ def run_info(args: argparse.Namespace) -> int:
         if guide:
             when = "" if guide.get("weight", 1.0) else " on demand"
             led = f", guided by {guide['model']}{when}"
+        finish = info.get("finish")
+        if finish:
+            last = len(finish["levels"])
+            led += f" for heavy atoms, {last} more of {finish['model']} for all atoms"
         print(f"model {model}: {info.get('parameters', '?')} parameters{calls}{led}")
     if not list_models():
         print(f"no models in {weights_folder()}")

@@ -169,7 +169,7 @@ def _sampling(config: Any) -> Any:
 
 
 def _as_before(config: Any) -> dict[str, Any]:
-    """Sampling and guide of the model a run began with: once fine-tuned it is drawn as before.
+    """Sampling, guide and finish of the model a run began with: it is drawn as before.
 
     One that denoises as its teacher does is drawn as that, and what its guide gave has been learnt.
     """
@@ -183,7 +183,7 @@ def _as_before(config: Any) -> dict[str, Any]:
     except CheckpointError as error:
         print(f"note: the default sampler and no guide: {error}", file=sys.stderr)
         return {}
-    kept = ("sampling",) if config.teacher else ("sampling", "guide")
+    kept = ("sampling",) if config.teacher else ("sampling", "guide", "finish")
     return {name: info[name] for name in kept if name in info}
 
 
@@ -240,9 +240,11 @@ def run_export(args: argparse.Namespace) -> int:
     first = runs[0]
     config, weights, offsets, meta = first.config, first.weights, first.offsets, first.meta
     for folder, run in zip(args.run_folders, runs, strict=True):
-        theirs = (run.config.network, run.config.objective)
-        if theirs != (config.network, config.objective):
-            raise ValueError(f"{folder}: not of the same network and objective as the first run")
+        theirs, ours = ((c.network, c.objective, c.heavy_atoms) for c in (run.config, config))
+        if theirs != ours:
+            raise ValueError(
+                f"{folder}: not of the same network, objective and atoms as the first run"
+            )
         if run.offsets.keys() != offsets.keys():
             raise ValueError(f"{folder}: not of the same levels of theory as the first run")
     if len(runs) > 1:
@@ -276,6 +278,8 @@ def run_export(args: argparse.Namespace) -> int:
     if config.objective == "aligned":
         # Such a network denoises by itself, whatever its architecture.
         info["sampling"] = dataclasses.asdict(_sampling(config))
+    if config.heavy_atoms:
+        info["heavy_atoms"] = True
     info |= _as_before(config)
     written = save_model(args.stem, network, info, process, half=args.half)
     print(f"{written} and {written.with_suffix('.safetensors').name}: {meta['samples']} samples")

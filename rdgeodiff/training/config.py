@@ -45,6 +45,8 @@ class TrainConfig:
         levels: noise levels in Å at which a student of few calls is called; empty for a student
             that learns to denoise as its teacher does, at every level.
         inner_steps: of the teacher between two of them.
+        heavy_atoms: train on molecules without their hydrogens, for a model that draws skeletons
+            (`rdgeodiff.heavy_first`); its teacher may be one of all atoms.
         ancestral: the student is sampled with `euler_ancestral`, which adds noise after each call,
             and not with `ddim`.
     """
@@ -74,6 +76,7 @@ class TrainConfig:
     levels: list[float] = field(default_factory=list)
     inner_steps: int = 4
     ancestral: bool = False
+    heavy_atoms: bool = False
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -86,6 +89,8 @@ class TrainConfig:
                 raise ValueError(f"{name} name {sorted(unknown)}, which are not among the shards")
         if min([self.temperature, *self.temperatures.values(), *self.floors.values()]) < 0:
             raise ValueError("temperature and floors must not be negative")
+        if self.heavy_atoms and self.architecture != "GraphFieldNetwork":
+            raise ValueError("heavy_atoms is for a GraphFieldNetwork")
         if self.theories and (self.teacher or self.architecture != "GraphFieldNetwork"):
             raise ValueError("theories are for a GraphFieldNetwork that learns from conformers")
         size = architecture(self.architecture).config

@@ -108,6 +108,11 @@ class StridePairing:
         self._inner, self._bf16 = config.inner_steps, bf16
         self._quantile = NormalDist(config.log_mean, config.log_std)
 
+    @property
+    def heavy_atoms(self) -> bool:
+        """Whether the teacher knows heavy atoms alone."""
+        return self._teacher.heavy_atoms
+
     def level(self, sigma: torch.Tensor) -> torch.Tensor:
         """(B,) the one level of a batch, each as likely as the others, from its first σ."""
         share = self._quantile.cdf(math.log(float(sigma[0])))
@@ -141,6 +146,11 @@ class LikenessPairing:
 
     def __init__(self, config: TrainConfig, *, bf16: bool, device: torch.device) -> None:
         self._teacher, self._bf16 = _teacher(config, device), bf16
+
+    @property
+    def heavy_atoms(self) -> bool:
+        """Whether the teacher knows heavy atoms alone."""
+        return self._teacher.heavy_atoms
 
     def level(self, sigma: torch.Tensor) -> torch.Tensor:
         """(B,) as drawn: the student is called at all levels."""

@@ -22,6 +22,7 @@ from rdgeodiff.training.config import TrainConfig
 from rdgeodiff.training.distillation import LikenessPairing, StridePairing, teaching
 from rdgeodiff.training.losses import loss_of, optimizers_of, pairing_of
 from rdgeodiff.training.resident import mixture_on
+from rdgeodiff.training.skeletons import strip
 from rdgeodiff.training.start import begin_with
 from rdgeodiff.training.state import load_state, pack_optimizer, save_state, unpack_optimizer
 
@@ -197,8 +198,16 @@ class Trainer:
         return loss.detach()
 
     def _batch_loss(self, batch: TrainingBatch, offset: torch.Tensor | None) -> torch.Tensor:
-        x, clean = self._pairing(batch.graphs, batch.clean, batch.noise, batch.sigma)
-        return self._loss(batch.graphs, x, clean, batch.sigma, offset)
+        graphs, clean, noise = batch.graphs, batch.clean, batch.noise
+        if not self.config.heavy_atoms:
+            x, clean = self._pairing(graphs, clean, noise, batch.sigma)
+            return self._loss(graphs, x, clean, batch.sigma, offset)
+        own = strip(graphs)
+        if self._teaching is None or self._teaching.heavy_atoms:
+            x, clean = self._pairing(own.graphs, own.of(clean), own.of(noise), batch.sigma)
+        else:  # what a teacher says of heavy atoms is no less true for the hydrogens it has seen
+            x, clean = (own.of(p) for p in self._pairing(graphs, clean, noise, batch.sigma))
+        return self._loss(own.graphs, x, clean, batch.sigma, offset) * own.counts
 
     def _restore(self) -> None:
         stored = load_state(self.folder / "state")

@@ -21,7 +21,7 @@ LEARNING_RATE = 3e-4
 WARMUP = 30
 EMA = 0.99
 # What decides which noise levels a model has seen, and so goes with its weights.
-_KEPT = ("objective", "log_mean", "log_std", "max_atoms")
+_KEPT = ("objective", "log_mean", "log_std", "max_atoms", "heavy_atoms")
 
 
 @torch.no_grad()

@@ -1,0 +1,79 @@
+"""Training batches without their hydrogens, for models of heavy atoms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from rdgeodiff.geometry import center
+from rdgeodiff.graph import ELEMENTS, NODE_COLUMNS, MolBatch
+from rdgeodiff.skeleton import FEWEST
+from rdgeodiff.training.batches import PAD_STEP
+
+_ELEMENT = list(NODE_COLUMNS).index("element")
+_HYDROGEN = ELEMENTS.index(1)
+
+
+@dataclass
+class Stripped:
+    """Skeletons of a batch of B molecules, padded to H heavy atoms.
+
+    Attributes:
+        graphs: what `rdgeodiff.skeleton.skeleton` makes of each molecule.
+        atoms: (B, H) int64 indices of the heavy atoms.
+        counts: (B,) bool, False for molecules with fewer than `FEWEST`: they have no skeleton.
+    """
+
+    graphs: MolBatch
+    atoms: torch.Tensor
+    counts: torch.Tensor
+
+    def of(self, x: torch.Tensor) -> torch.Tensor:
+        """Centred positions (B, H, 3) of the heavy atoms among those of all, (B, N, 3)."""
+        own = x.gather(1, self.atoms.unsqueeze(-1).expand(-1, -1, 3))
+        return center(own, self.graphs.mask)
+
+
+def strip(graphs: MolBatch) -> Stripped:
+    """The skeletons of a batch."""
+    heavy = graphs.mask & (graphs.node_codes[..., _ELEMENT] != _HYDROGEN)
+    counts = heavy.sum(1)
+    width = -(-int(counts.max()) // PAD_STEP) * PAD_STEP
+    atoms = torch.argsort((~heavy).to(torch.int8), dim=1, stable=True)[:, :width]
+    width = atoms.shape[1]
+    mask = torch.arange(width, device=atoms.device) < counts.unsqueeze(1)
+    nodes, pairs = graphs.node_codes, graphs.pair_codes
+    nodes = nodes.gather(1, atoms.unsqueeze(-1).expand(-1, -1, nodes.shape[-1]))
+    pairs = pairs.gather(1, atoms.view(*atoms.shape, 1, 1).expand(-1, -1, pairs.shape[2], 2))
+    pairs = pairs.gather(2, atoms.view(len(atoms), 1, -1, 1).expand(-1, width, -1, 2))
+    both = mask.unsqueeze(1) & mask.unsqueeze(2)
+    place = torch.full(heavy.shape, -1, device=atoms.device)
+    place.scatter_(1, atoms, torch.arange(width, device=atoms.device).expand_as(atoms))
+    place = place.masked_fill(~heavy, -1)
+    own = MolBatch(
+        counts,
+        mask,
+        nodes * mask.unsqueeze(-1),
+        pairs * both.unsqueeze(-1),
+        *_centers(graphs.centers, graphs.parities, place),
+    )
+    return Stripped(own, atoms, counts >= FEWEST)
+
+
+def _centers(
+    centers: torch.Tensor, parities: torch.Tensor, place: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The table of specified centres as in `rdgeodiff.skeleton`, for a batch at once."""
+    own = place.gather(1, centers.flatten(1)).view(centers.shape)
+    middle, around = own[..., 0], own[..., 1:]
+    gone = (around < 0) | (centers[..., 1:] == centers[..., :1])
+    kept = (middle >= 0) & (gone.sum(-1) <= 1)
+    # The missing neighbour goes last, in exchange for the last one, which turns the sign.
+    last = around[..., 3:]
+    moved = gone[..., :3].any(-1)
+    first = torch.where(gone[..., :3], last, around[..., :3])
+    last = torch.where(gone.any(-1), middle, around[..., 3]).unsqueeze(-1)
+    table = torch.cat([middle.unsqueeze(-1), first, last], -1)
+    signs = torch.where(moved, -parities, parities)
+    return table * kept.unsqueeze(-1), signs * kept
