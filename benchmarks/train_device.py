@@ -68,9 +68,7 @@ class Feed:
         trainer = self._trainer
         with there, torch.no_grad():
             batch = trainer.placed(trainer.mixture.batch(step))
-            drawn = (batch.graphs, batch.clean, batch.noise, batch.sigma)
-            both = (pairing or trainer._pairing)(*drawn)
-            noisy = NoisyBatch(batch.graphs, *both, batch.sigma, batch.shard)
+            noisy = NoisyBatch(*trainer.paired(batch, pairing), batch.sigma, batch.shard)
             if self._stream is not None:
                 self._stream.synchronize()
         return noisy

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from rdgeodiff.architectures import architecture
 from rdgeodiff.data.shards import Shard, read_shard
+from rdgeodiff.diffusion.objectives import Pairing
 from rdgeodiff.graph import MolBatch
 from rdgeodiff.nn.graph_field import GraphFieldNetwork
 from rdgeodiff.nn.theories import Theories
@@ -198,16 +199,24 @@ class Trainer:
         return loss.detach()
 
     def _batch_loss(self, batch: TrainingBatch, offset: torch.Tensor | None) -> torch.Tensor:
-        graphs, clean, noise = batch.graphs, batch.clean, batch.noise
+        graphs, x, clean = self.paired(batch)
+        return self._loss(graphs, x, clean, batch.sigma, offset)
+
+    def paired(
+        self, batch: TrainingBatch, pairing: Pairing | None = None
+    ) -> tuple[MolBatch, torch.Tensor, torch.Tensor]:
+        """What the network gets to see: graphs, noisy positions and those to be predicted, as the
+        run pairs them or by `pairing`."""
+        pairing, graphs = pairing or self._pairing, batch.graphs
         if not self.config.heavy_atoms:
-            x, clean = self._pairing(graphs, clean, noise, batch.sigma)
-            return self._loss(graphs, x, clean, batch.sigma, offset)
+            return graphs, *pairing(graphs, batch.clean, batch.noise, batch.sigma)
         own = strip(graphs)
         if self._teaching is None or self._teaching.heavy_atoms:
-            x, clean = self._pairing(own.graphs, own.of(clean), own.of(noise), batch.sigma)
-        else:  # what a teacher says of heavy atoms is no less true for the hydrogens it has seen
-            x, clean = (own.of(p) for p in self._pairing(graphs, clean, noise, batch.sigma))
-        return self._loss(own.graphs, x, clean, batch.sigma, offset) * own.counts
+            clean, noise = own.of(batch.clean), own.of(batch.noise)
+            return own.graphs, *pairing(own.graphs, clean, noise, batch.sigma)
+        # What a teacher says of heavy atoms is no less true for the hydrogens it has seen.
+        x, clean = pairing(graphs, batch.clean, batch.noise, batch.sigma)
+        return own.graphs, own.of(x), own.of(clean)
 
     def _restore(self) -> None:
         stored = load_state(self.folder / "state")

@@ -22,12 +22,10 @@ class Stripped:
     Attributes:
         graphs: what `rdgeodiff.skeleton.skeleton` makes of each molecule.
         atoms: (B, H) int64 indices of the heavy atoms.
-        counts: (B,) bool, False for molecules with fewer than `FEWEST`: they have no skeleton.
     """
 
     graphs: MolBatch
     atoms: torch.Tensor
-    counts: torch.Tensor
 
     def of(self, x: torch.Tensor) -> torch.Tensor:
         """Centred positions (B, H, 3) of the heavy atoms among those of all, (B, N, 3)."""
@@ -36,8 +34,9 @@ class Stripped:
 
 
 def strip(graphs: MolBatch) -> Stripped:
-    """The skeletons of a batch."""
+    """The skeletons of a batch; molecules with fewer than `FEWEST` heavy atoms stay as they are."""
     heavy = graphs.mask & (graphs.node_codes[..., _ELEMENT] != _HYDROGEN)
+    heavy = torch.where(heavy.sum(1, keepdim=True) < FEWEST, graphs.mask, heavy)
     counts = heavy.sum(1)
     width = -(-int(counts.max()) // PAD_STEP) * PAD_STEP
     atoms = torch.argsort((~heavy).to(torch.int8), dim=1, stable=True)[:, :width]
@@ -58,7 +57,7 @@ def strip(graphs: MolBatch) -> Stripped:
         pairs * both.unsqueeze(-1),
         *_centers(graphs.centers, graphs.parities, place),
     )
-    return Stripped(own, atoms, counts >= FEWEST)
+    return Stripped(own, atoms)
 
 
 def _centers(
