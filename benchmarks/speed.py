@@ -53,6 +53,7 @@ LADDER = {
 METHODS = {
     "rdgeodiff": ("diffusion", {}),
     "rdgeodiff float32": ("diffusion", {"precision": "float32"}),
+    "rdgeodiff swift": ("diffusion", {"model": "swift"}),
     "rdgeodiff fast": ("diffusion", {"model": "fast"}),
     "ETKDGv3": ("etkdg", {}),
     "ETKDGv3 + MMFF94s": ("etkdg+mmff", {}),

@@ -317,6 +317,8 @@ def test_info_names_versions(capsys: pytest.CaptureFixture[str]) -> None:
     assert "rdgeodiff" in said and "torch" in said and "rdkit" in said
     led = {line.split()[1].rstrip(":"): line for line in said.splitlines() if "guided" in line}
     assert led["base"].endswith("guided by guide") and led["small"].endswith("on demand")
+    (swift,) = (line for line in said.splitlines() if line.startswith("model swift"))
+    assert swift.endswith("for heavy atoms, 4 more of small for all atoms")
 
 
 def test_training_commands_need_no_rdkit(tmp_path: Path) -> None:

@@ -8,15 +8,25 @@ import time
 import numpy as np
 import pytest
 import torch
-from helpers import embedded, graph_of, mol_from, positions_of, taught, tiny_network
+from helpers import (
+    embedded,
+    graph_of,
+    mol_from,
+    positions_of,
+    specified_stereo,
+    taught,
+    tiny_network,
+    written_stereo,
+)
 
-from rdgeodiff import EmbedMoleculeDiffusion, RefineConformersDiffusion
+from rdgeodiff import EmbedMoleculeDiffusion, EmbedMoleculesDiffusion, RefineConformersDiffusion
 from rdgeodiff.architectures import FieldProcess, Sampling
 from rdgeodiff.checkpoint import CheckpointError, Model, load_model, save_model
 from rdgeodiff.diffusion.denoiser import Denoiser
 from rdgeodiff.geometry import HeldAtoms, align
 from rdgeodiff.graph import MolBatch
 from rdgeodiff.heavy_first import HeavyFirst
+from rdgeodiff.pictures.animation import diffusion_trajectory
 from rdgeodiff.pipeline import Pipeline, SampleRequest
 from rdgeodiff.results import FailureCause
 from rdgeodiff.skeleton import skeleton
@@ -264,6 +274,24 @@ def test_settings_of_a_call_are_those_of_the_heavy_atoms(tmp_path, monkeypatch):
     calls.clear()
     RefineConformersDiffusion(embedded("CC(=O)Nc1ccccc1"), 0.3, **how)
     assert [name for name, _, _ in calls] == ["whole"]
+
+
+def test_swift_keeps_stereo_and_does_not_mind_the_batch():
+    smiles = "C[C@H](O)[C@@H](N)C(=O)N1CCC[C@H]1C(=O)O"
+    mol = mol_from(smiles)
+    assert len(EmbedMoleculeDiffusion(mol, 4, randomSeed=5, model="swift")) == 4
+    assert {specified_stereo(mol, k) for k in range(4)} == {written_stereo(mol)}
+    alike = [mol_from(smiles), mol_from("CCOCC")]
+    results = EmbedMoleculesDiffusion(alike, 4, randomSeed=5, model="swift")
+    assert [len(r.conf_ids) for r in results] == [4, 4]
+    # Row 0 of one call is row 0 of the other; batches differ.
+    assert np.abs(positions_of(mol) - positions_of(alike[0])).max() < 1e-3
+
+
+def test_what_shows_all_atoms_names_the_model_that_draws_them(tmp_path):
+    model = load_model(two_models(tmp_path))
+    with pytest.raises(ValueError, match="take 'whole'"):
+        diffusion_trajectory(mol_from("CCCC"), model, 1)
 
 
 @pytest.mark.parametrize("words", ["", "--teacher small", "--teacher HEAVY"])

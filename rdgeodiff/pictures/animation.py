@@ -60,7 +60,7 @@ def AnimateDiffusion(
 
     Raises:
         ImportError: matplotlib or Pillow is not installed.
-        ValueError: a molecule that cannot be attempted.
+        ValueError: a molecule that cannot be attempted, or a model of heavy atoms alone.
         CheckpointError: no such model.
     """
     if (found := fault(mol)) is not None:
@@ -92,7 +92,15 @@ def diffusion_trajectory(mol: Chem.Mol, model: Model, seed: int, steps: int = 0)
         model: on the CPU.
         seed: of the noise.
         steps: noise levels; 0 for the model's own.
+
+    Raises:
+        ValueError: a model of heavy atoms alone.
     """
+    if model.heavy_atoms:
+        other = (
+            f": take {model.finish[0].name!r}, which finishes its samples" if model.finish else ""
+        )
+        raise ValueError(f"the model {model.name!r} cannot be watched drawing all atoms{other}")
     graphs = MolBatch.collate([featurize(mol)])
     stream = np.random.default_rng(seed)
     name = model.sampling.sampler
