@@ -113,15 +113,7 @@ def load_model(
         CheckpointError: unknown name, missing or altered file, wrong keys or shapes.
     """
     description = _locate(name)
-    model = _load(description, device)
-    parts: dict[str, Any] = {}
-    if "guide" in model.info:
-        parts["guide"] = _guide(model.info["guide"], description, device)
-    if "finish" in model.info:
-        if not model.heavy_atoms:
-            raise CheckpointError(f"{description}: a model of all atoms needs no other to finish")
-        parts["finish"] = _finish(model.info["finish"], description, device)
-    return dataclasses.replace(model, **parts)
+    return _complete(_load(description, device), description, device)
 
 
 def _load(description: Path, device: str | torch.device) -> Model:
@@ -207,10 +199,21 @@ def _locate(name: str | os.PathLike[str]) -> Path:
     return description
 
 
+def _complete(model: Model, description: Path, device: str | torch.device) -> Model:
+    """A model with those that its description names."""
+    parts: dict[str, Any] = {}
+    if "guide" in model.info:
+        parts["guide"] = _guide(model.info["guide"], description, device)
+    if "finish" in model.info:
+        if not model.heavy_atoms:
+            raise CheckpointError(f"{description}: a model of all atoms needs no other to finish")
+        parts["finish"] = _finish(model.info["finish"], description, device)
+    return dataclasses.replace(model, **parts)
+
+
 def _guide(entry: Any, description: Path, device: str | torch.device) -> tuple[Model, Guidance]:
     """The guide a description names."""
-    path, settings = _part("guide", entry, description)
-    model = _load(path, device)
+    model, _, settings = _part("guide", entry, description, device)
     if "guide" in model.info:
         raise CheckpointError(f"{description}: its guide {model.name!r} has a guide of its own")
     try:
@@ -223,9 +226,9 @@ def _finish(
     entry: Any, description: Path, device: str | torch.device
 ) -> tuple[Model, tuple[float, ...]]:
     """The model of all atoms a description names, and its levels."""
-    path, settings = _part("finish", entry, description)
-    if _read_json(path).get("heavy_atoms"):
-        raise CheckpointError(f"{description}: {path.stem!r} knows heavy atoms alone")
+    model, path, settings = _part("finish", entry, description, device)
+    if model.heavy_atoms:
+        raise CheckpointError(f"{description}: {model.name!r} knows heavy atoms alone")
     try:
         levels = tuple(float(level) for level in settings.pop("levels"))
         ends = (math.inf, *levels, 0.0)
@@ -233,12 +236,14 @@ def _finish(
             raise ValueError("levels must decrease and be above 0, and stand alone")
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{description}: does not describe its finish ({error})") from error
-    return load_model(path, device), levels
+    return _complete(model, path, device), levels
 
 
-def _part(role: str, entry: Any, description: Path) -> tuple[Path, dict[str, Any]]:
-    """The description of a model that another one names, from its own folder or among the shipped
-    ones, and the rest of the entry."""
+def _part(
+    role: str, entry: Any, description: Path, device: str | torch.device
+) -> tuple[Model, Path, dict[str, Any]]:
+    """A model that a description names, from its own folder or among the shipped ones, the path of
+    its own description and the rest of the entry."""
     try:
         settings = dict(entry)
         name, sealed = str(settings.pop("model")), settings.pop("sha256")
@@ -248,11 +253,12 @@ def _part(role: str, entry: Any, description: Path) -> tuple[Path, dict[str, Any
         raise CheckpointError(f"{description}: its {role} must be a name, not {name!r}")
     beside = description.with_name(f"{name}.json")
     path = beside if beside.exists() else _locate(name)
-    if _read_json(path)["sha256"] != sealed:
+    model = _load(path, device)
+    if model.info["sha256"] != sealed:
         raise CheckpointError(
             f"{description}: the model {name!r} is not the {role} it was made with"
         )
-    return path, settings
+    return model, path, settings
 
 
 def _check_size(

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from rdgeodiff import opening
 from rdgeodiff.chem.validate import describe
 from rdgeodiff.parameters import DiffusionEmbedParameters
-from rdgeodiff.pipeline import SampleRequest, SampleSource
+from rdgeodiff.pipeline import SampleRequest, SampleSource, further_seed
 from rdgeodiff.results import EmbedResult, FailureCause, UnusableMoleculeError
 from rdgeodiff.task import Task
 
@@ -254,9 +254,7 @@ def _draw(
 
 def _fragment_seed(seed: int, fragment: int) -> int:
     """A seed for each fragment, so that two equal ones (waters, say) do not get equal positions."""
-    if fragment == 0:
-        return seed
-    return int(np.random.SeedSequence([seed, fragment]).generate_state(1, np.uint64)[0] >> 2)
+    return further_seed(seed, fragment) if fragment else seed
 
 
 def settings_of(params: Params, overrides: dict[str, Any]) -> DiffusionEmbedParameters:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -36,6 +37,8 @@ MAX_TOPOLOGICAL_DISTANCE = 11  # further apart (or in another fragment) counts a
 CONJUGATED, RING_BOND, CIS, TRANS = 8, 16, 32, 64
 # pair_codes[..., 1]: bits 0-3 topological distance, 4-6 smallest shared ring (0: none)
 PAIR_DIM = len(BOND_CODES) + 4 + (MAX_TOPOLOGICAL_DISTANCE + 1) + len(RING_SIZES)
+
+_Codes = TypeVar("_Codes", np.ndarray, torch.Tensor)
 
 MAX_LOCAL_DISTANCE = 3  # pairs up to three bonds apart always exchange messages
 
@@ -186,6 +189,11 @@ def is_local(codes: torch.Tensor) -> torch.Tensor:
     """Bool (...): pairs one to three bonds apart, from uint8 pair `codes` (..., 2)."""
     distance = codes[..., 1] & 15
     return (distance > 0) & (distance <= MAX_LOCAL_DISTANCE)
+
+
+def is_hydrogen(codes: _Codes) -> _Codes:
+    """Bool (...) from uint8 node codes (..., C), of numpy or torch."""
+    return codes[..., 0] == ELEMENTS.index(1)
 
 
 def _one_hot(values: torch.Tensor, width: int) -> torch.Tensor:

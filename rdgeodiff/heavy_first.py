@@ -9,17 +9,19 @@ hydrogens still choose.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from rdgeodiff.pipeline import OnResult, Pipeline, Result, SampleRequest
+from rdgeodiff.pipeline import OnResult, Pipeline, Result, SampleRequest, further_seed
 from rdgeodiff.results import FailureCause
 from rdgeodiff.skeleton import Skeleton, skeleton
 
 # Batches of whole molecules that a part of the requests makes: enough for full batches of skeletons
 # too, few enough for samples to arrive while there is time left.
 PART = 16
+SECOND_STAGE = 2  # number of its seed
 
 
 class HeavyFirst:
@@ -61,12 +63,11 @@ class HeavyFirst:
         for request in requests:
             plain = request.held is None and request.start is None
             (staged if plain and id(request.graph) in skeletons else direct).append(request)
+        how: dict[str, Any] = {"guided": guided, "deadline": deadline}
         for part in self._parts(staged):
-            of_part = [skeletons[id(request.graph)] for request in part]
-            starts = self._starts(part, of_part, on_result, guided, deadline)
-            self._settle(part, starts, on_result, guided, deadline)
+            self._draw(part, [skeletons[id(r.graph)] for r in part], on_result, **how)
         if direct:
-            self._whole.sample(direct, on_result=on_result, guided=guided, deadline=deadline)
+            self._whole.sample(direct, on_result=on_result, **how)
 
     def _parts(self, requests: list[SampleRequest]) -> Iterator[list[SampleRequest]]:
         """Requests by size, a few batches at a time."""
@@ -80,53 +81,42 @@ class HeavyFirst:
         if waiting[start:]:
             yield waiting[start:]
 
-    def _starts(
+    def _draw(
         self,
         requests: list[SampleRequest],
         skeletons: list[Skeleton],
         on_result: OnResult,
-        guided: bool,
-        deadline: float | None,
-    ) -> dict[int, np.ndarray]:
-        """Positions (N, 3) of all atoms by number of request; failures are reported."""
-        asked = [
-            dataclasses.replace(request, graph=own.graph)
-            for request, own in zip(requests, skeletons, strict=True)
-        ]
-        number = {id(request): k for k, request in enumerate(asked)}
-        starts: dict[int, np.ndarray] = {}
-
-        def set_hydrogens(request: SampleRequest, result: Result) -> None:
-            k = number[id(request)]
-            if isinstance(result, FailureCause):
-                on_result(requests[k], result)
-            else:
-                key = [_second_stream(request), request.row, request.conformer, request.attempt]
-                starts[k] = skeletons[k].with_hydrogens(result, np.random.default_rng(key))
-
-        self._heavy.sample(asked, on_result=set_hydrogens, guided=guided, deadline=deadline)
-        return starts
-
-    def _settle(
-        self,
-        requests: list[SampleRequest],
-        starts: dict[int, np.ndarray],
-        on_result: OnResult,
-        guided: bool,
-        deadline: float | None,
+        **how: Any,
     ) -> None:
-        asked = {
-            k: dataclasses.replace(requests[k], start=start, seed=_second_stream(requests[k]))
-            for k, start in starts.items()
-        }
-        number = {id(request): k for k, request in asked.items()}
+        """Both stages of a part of the requests."""
+        bare = {k: dataclasses.replace(r, graph=skeletons[k].graph) for k, r in enumerate(requests)}
+        whole: dict[int, SampleRequest] = {}
 
-        def report(request: SampleRequest, result: Result) -> None:
-            on_result(requests[number[id(request)]], result)
+        def set_hydrogens(k: int, result: Result) -> None:
+            request = requests[k]
+            if isinstance(result, FailureCause):
+                on_result(request, result)
+                return
+            # Noise of its own: that which the skeleton came from is not to be seen again.
+            seed = further_seed(request.seed, SECOND_STAGE)
+            rng = np.random.default_rng([seed, request.row, request.conformer, request.attempt])
+            start = skeletons[k].with_hydrogens(result, rng)
+            whole[k] = dataclasses.replace(request, start=start, seed=seed)
 
-        self._last.sample(list(asked.values()), on_result=report, guided=guided, deadline=deadline)
+        _sample(self._heavy, bare, set_hydrogens, **how)
+        _sample(self._last, whole, lambda k, result: on_result(requests[k], result), **how)
 
 
-def _second_stream(request: SampleRequest) -> int:
-    """A seed of the second stage's own: the noise a skeleton came from is not to be seen again."""
-    return int(np.random.SeedSequence([request.seed, 2]).generate_state(1, np.uint64)[0] >> 2)
+def _sample(
+    pipeline: Pipeline,
+    requests: dict[int, SampleRequest],
+    on_result: Callable[[int, Result], None],
+    **how: Any,
+) -> None:
+    """Draw requests that have numbers; results are reported by these."""
+    number = {id(request): k for k, request in requests.items()}
+    pipeline.sample(
+        list(requests.values()),
+        on_result=lambda request, result: on_result(number[id(request)], result),
+        **how,
+    )

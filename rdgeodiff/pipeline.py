@@ -299,6 +299,11 @@ def _stream(request: SampleRequest) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
+def further_seed(seed: int, number: int) -> int:
+    """A seed for samples that belong to those of `seed` and must not repeat their noise."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 2)
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True

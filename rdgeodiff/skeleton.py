@@ -12,12 +12,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from rdgeodiff.graph import ELEMENTS, NODE_COLUMNS, MolGraph
+from rdgeodiff.graph import NODE_COLUMNS, MolGraph, is_hydrogen
 
 FEWEST = 4  # heavy atoms; of smaller skeletons networks have seen none
-_ELEMENT, _HYBRIDIZATION = (list(NODE_COLUMNS).index(n) for n in ("element", "hybridization"))
-_HYDROGEN = ELEMENTS.index(1)
+_HYBRIDIZATION = list(NODE_COLUMNS).index("hybridization")
 _SP, _SP2 = 1, 2  # codes of hybridization
 # Å from an atom to its hydrogen, by atomic number.
 _LENGTHS = {5: 1.19, 6: 1.09, 7: 1.01, 8: 0.97, 14: 1.48, 15: 1.42, 16: 1.34}
@@ -95,7 +95,7 @@ def skeleton(graph: MolGraph) -> Skeleton | None:
     That is where there are none, fewer than `FEWEST` heavy atoms, or a hydrogen that is not bonded
     to one heavy atom.
     """
-    hydrogen = graph.node_codes[:, _ELEMENT] == _HYDROGEN
+    hydrogen = is_hydrogen(graph.node_codes)
     atoms = np.flatnonzero(~hydrogen)
     if not hydrogen.any() or len(atoms) < FEWEST:
         return None
@@ -112,7 +112,7 @@ def skeleton(graph: MolGraph) -> Skeleton | None:
         graph.atomic_numbers[atoms],
         graph.node_codes[atoms],
         dense[np.ix_(atoms, atoms)][np.triu_indices(len(atoms), 1)],
-        *_centers(graph, hydrogen, atoms),
+        *_centers(graph, atoms),
     )
     return Skeleton(heavy, atoms, np.flatnonzero(hydrogen), *_seats(heavy, around, carried))
 
@@ -146,28 +146,40 @@ def _seats(heavy: MolGraph, around: list[np.ndarray], carried: np.ndarray) -> tu
     return parents, neighbors, beyond, lengths, tilts, azimuths, turns
 
 
-def _centers(
-    graph: MolGraph, hydrogen: np.ndarray, atoms: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The table of specified centres; those with fewer than three heavy neighbours are left out."""
-    place = np.full(len(hydrogen), -1)
-    place[atoms] = np.arange(len(atoms))
-    centers, parities = [], []
-    for (center, *around), parity in zip(graph.centers.tolist(), graph.parities, strict=True):
-        left = [k for k in around if not hydrogen[k] and k != center]
-        if len(left) < 3:
-            continue
-        if len(left) == 3:
-            # Seen from the plane of the other three, the centre is on the side of the missing one,
-            # which stands last. To bring it there takes an exchange, and that turns the sign.
-            missing = next(k for k, atom in enumerate(around) if atom not in left)
-            if missing < 3:
-                left = [around[3] if k == missing else around[k] for k in range(3)]
-                parity = -parity
-            left.append(center)
-        centers.append(place[[center, *left]])
-        parities.append(parity)
-    return np.array(centers, np.int16).reshape(-1, 5), np.array(parities, np.int8)
+def _centers(graph: MolGraph, atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The table of specified centres of a skeleton of `atoms`."""
+    place = torch.full((1, graph.n_atoms), -1)
+    place[0, atoms] = torch.arange(len(atoms))
+    centers = torch.from_numpy(graph.centers.astype(np.int64)).unsqueeze(0)
+    parities = torch.from_numpy(graph.parities).unsqueeze(0)
+    table, signs = (found[0].numpy() for found in strip_centers(centers, parities, place))
+    kept = signs != 0
+    return table[kept].astype(np.int16), signs[kept]
+
+
+def strip_centers(
+    centers: torch.Tensor, parities: torch.Tensor, place: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tables of specified centres without hydrogens, for a batch.
+
+    Args:
+        centers: (B, S, 5) and parities: (B, S), as in `MolBatch`.
+        place: (B, N) index of each atom in its skeleton, -1 for what is not there.
+
+    Returns:
+        The same for skeletons; the parity of what has fewer than three heavy neighbours is 0.
+    """
+    own = place.gather(1, centers.flatten(1)).view(centers.shape)
+    middle, around = own[..., 0], own[..., 1:]
+    gone = (around < 0) | (centers[..., 1:] == centers[..., :1])
+    kept = (middle >= 0) & (gone.sum(-1) <= 1)
+    # Seen from the plane of the other three, the centre is on the side of the missing one, which
+    # stands last. To bring it there takes an exchange, and that turns the sign.
+    moved = gone[..., :3].any(-1)
+    first = torch.where(gone[..., :3], around[..., 3:], around[..., :3])
+    last = torch.where(gone.any(-1), middle, around[..., 3]).unsqueeze(-1)
+    table = torch.cat([middle.unsqueeze(-1), first, last], -1)
+    return table * kept.unsqueeze(-1), torch.where(moved, -parities, parities) * kept
 
 
 def _norm(vectors: np.ndarray) -> np.ndarray:

@@ -45,10 +45,10 @@ class TrainConfig:
         levels: noise levels in Å at which a student of few calls is called; empty for a student
             that learns to denoise as its teacher does, at every level.
         inner_steps: of the teacher between two of them.
-        heavy_atoms: train on molecules without their hydrogens, for a model that draws skeletons
-            (`rdgeodiff.heavy_first`); its teacher may be one of all atoms.
         ancestral: the student is sampled with `euler_ancestral`, which adds noise after each call,
             and not with `ddim`.
+        heavy_atoms: train on molecules without their hydrogens, for a model that draws skeletons
+            (`rdgeodiff.heavy_first`); its teacher may be one of all atoms.
     """
 
     shards: dict[str, float]

@@ -99,7 +99,7 @@ class StridePairing:
             raise ValueError(f"levels must be two or more that decrease, not {config.levels}")
         if config.inner_steps < 1:
             raise ValueError(f"inner_steps must be at least 1, not {config.inner_steps}")
-        self._teacher = _teacher(config, device)
+        self.teacher = _teacher(config, device)
         # Where a call has to lead: to the next level, or below it, from where noise leads up again.
         self._segments = [
             (upper, lower**2 / upper if config.ancestral else lower)
@@ -107,11 +107,6 @@ class StridePairing:
         ]
         self._inner, self._bf16 = config.inner_steps, bf16
         self._quantile = NormalDist(config.log_mean, config.log_std)
-
-    @property
-    def heavy_atoms(self) -> bool:
-        """Whether the teacher knows heavy atoms alone."""
-        return self._teacher.heavy_atoms
 
     def level(self, sigma: torch.Tensor) -> torch.Tensor:
         """(B,) the one level of a batch, each as likely as the others, from its first σ."""
@@ -127,7 +122,7 @@ class StridePairing:
         upper, lower = min(self._segments, key=lambda s: abs(s[0] - float(sigma[0])))
         clean = center(clean, graphs.mask)
         x = clean + upper * center(noise, graphs.mask)
-        teacher = self._teacher.bind(graphs, "dpm_solver_pp_2m", self._bf16)
+        teacher = self.teacher.bind(graphs, "dpm_solver_pp_2m", self._bf16)
         return x, stride_target(teacher, x, upper, lower, self._inner)
 
 
@@ -145,12 +140,7 @@ class LikenessPairing:
     """
 
     def __init__(self, config: TrainConfig, *, bf16: bool, device: torch.device) -> None:
-        self._teacher, self._bf16 = _teacher(config, device), bf16
-
-    @property
-    def heavy_atoms(self) -> bool:
-        """Whether the teacher knows heavy atoms alone."""
-        return self._teacher.heavy_atoms
+        self.teacher, self._bf16 = _teacher(config, device), bf16
 
     def level(self, sigma: torch.Tensor) -> torch.Tensor:
         """(B,) as drawn: the student is called at all levels."""
@@ -162,7 +152,7 @@ class LikenessPairing:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Centred noisy positions and the student's targets, both (B, N, 3) in Å."""
         x, _ = plain_pair(graphs, clean, noise, sigma)
-        teacher = self._teacher.bind(graphs, self._teacher.sampling.sampler, self._bf16)
+        teacher = self.teacher.bind(graphs, self.teacher.sampling.sampler, self._bf16)
         return x, teacher(x, sigma)
 
 

@@ -211,7 +211,7 @@ class Trainer:
         if not self.config.heavy_atoms:
             return graphs, *pairing(graphs, batch.clean, batch.noise, batch.sigma)
         own = strip(graphs)
-        if self._teaching is None or self._teaching.heavy_atoms:
+        if self._teaching is None or self._teaching.teacher.heavy_atoms:
             clean, noise = own.of(batch.clean), own.of(batch.noise)
             return own.graphs, *pairing(own.graphs, clean, noise, batch.sigma)
         # What a teacher says of heavy atoms is no less true for the hydrogens it has seen.

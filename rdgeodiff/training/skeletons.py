@@ -7,12 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from rdgeodiff.geometry import center
-from rdgeodiff.graph import ELEMENTS, NODE_COLUMNS, MolBatch
-from rdgeodiff.skeleton import FEWEST
+from rdgeodiff.graph import MolBatch, is_hydrogen
+from rdgeodiff.skeleton import FEWEST, strip_centers
 from rdgeodiff.training.batches import PAD_STEP
-
-_ELEMENT = list(NODE_COLUMNS).index("element")
-_HYDROGEN = ELEMENTS.index(1)
 
 
 @dataclass
@@ -35,7 +32,7 @@ class Stripped:
 
 def strip(graphs: MolBatch) -> Stripped:
     """The skeletons of a batch; molecules with fewer than `FEWEST` heavy atoms stay as they are."""
-    heavy = graphs.mask & (graphs.node_codes[..., _ELEMENT] != _HYDROGEN)
+    heavy = graphs.mask & ~is_hydrogen(graphs.node_codes)
     heavy = torch.where(heavy.sum(1, keepdim=True) < FEWEST, graphs.mask, heavy)
     counts = heavy.sum(1)
     width = -(-int(counts.max()) // PAD_STEP) * PAD_STEP
@@ -55,24 +52,6 @@ def strip(graphs: MolBatch) -> Stripped:
         mask,
         nodes * mask.unsqueeze(-1),
         pairs * both.unsqueeze(-1),
-        *_centers(graphs.centers, graphs.parities, place),
+        *strip_centers(graphs.centers, graphs.parities, place),
     )
     return Stripped(own, atoms)
-
-
-def _centers(
-    centers: torch.Tensor, parities: torch.Tensor, place: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The table of specified centres as in `rdgeodiff.skeleton`, for a batch at once."""
-    own = place.gather(1, centers.flatten(1)).view(centers.shape)
-    middle, around = own[..., 0], own[..., 1:]
-    gone = (around < 0) | (centers[..., 1:] == centers[..., :1])
-    kept = (middle >= 0) & (gone.sum(-1) <= 1)
-    # The missing neighbour goes last, in exchange for the last one, which turns the sign.
-    last = around[..., 3:]
-    moved = gone[..., :3].any(-1)
-    first = torch.where(gone[..., :3], last, around[..., :3])
-    last = torch.where(gone.any(-1), middle, around[..., 3]).unsqueeze(-1)
-    table = torch.cat([middle.unsqueeze(-1), first, last], -1)
-    signs = torch.where(moved, -parities, parities)
-    return table * kept.unsqueeze(-1), signs * kept
