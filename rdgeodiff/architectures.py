@@ -24,7 +24,15 @@ from rdgeodiff.diffusion.edge_scores import distance_denoiser, field_denoiser
 from rdgeodiff.diffusion.langevin import langevin, staged, staged_sigmas
 from rdgeodiff.diffusion.original_geodiff import RETRY_CLIP, NoiseTables, OriginalSampling
 from rdgeodiff.diffusion.samplers import SAMPLERS, Sampler
-from rdgeodiff.diffusion.schedule import ASCENT, Schedule, ascent_sigmas, karras_sigmas, subset
+from rdgeodiff.diffusion.schedule import (
+    ASCENT,
+    REHEAT,
+    Schedule,
+    ascent_sigmas,
+    karras_sigmas,
+    revisited,
+    subset,
+)
 from rdgeodiff.graph import ELEMENTS, NODE_DIM, PAIR_DIM, MolBatch
 from rdgeodiff.nn.atom_graphs import AtomGraphs
 from rdgeodiff.nn.dual_encoder import DualEncoderConfig, DualEncoderEpsNetwork
@@ -52,6 +60,10 @@ class Sampling:
         sigma_min, sigma_max: Å; rho: of the Karras grid.
         foot, foot_small: Å, where `ancestral_ascent` begins to climb, with large molecules and with
             small ones as above; at most `rdgeodiff.diffusion.schedule.ASCENT`.
+        climbs: how often it climbs, with large molecules; small ones as above need it once. `ddim`
+            visits one level so often.
+        reheat: Å, from where it climbs again; not above its foot. With `ddim` the level is the last
+            one that is not lower.
         noise_scale: of the noise this sampler adds in its steps. A network that has not learnt
             everything blurs what it has; less noise than theory asks for sharpens it again, at the
             cost of diversity (as low temperatures do).
@@ -68,6 +80,8 @@ class Sampling:
     atoms_large: int = 0
     foot: float = ASCENT
     foot_small: float = ASCENT
+    climbs: int = 1
+    reheat: float = REHEAT
 
     def steps_for(self, n_atoms: int) -> int:
         """Noise levels visited for a molecule of so many atoms."""
@@ -78,6 +92,10 @@ class Sampling:
     def foot_for(self, n_atoms: int) -> float:
         """Where the ascent begins for a molecule of so many atoms."""
         return self._between(self.foot_small, self.foot, n_atoms)
+
+    def climbs_for(self, n_atoms: int) -> int:
+        """How often a molecule of so many atoms is climbed."""
+        return round(self._between(1, self.climbs, n_atoms))
 
     def _between(self, small: float, large: float, n_atoms: int) -> float:
         if n_atoms >= self.atoms_large:
@@ -103,7 +121,8 @@ class Process(Protocol):
     def noise_levels(
         self, sampling: Sampling, sampler: str, steps: int, atoms: int = LARGE
     ) -> list[float]:
-        """Decreasing noise levels in Å and 0; `steps` 0 for the default of so many `atoms`."""
+        """Noise levels in Å and 0, which decrease but where a climb starts anew; `steps` 0 for the
+        default of so many `atoms`."""
 
     def cautious(self, sampler: str) -> Process | None:
         """The process of a second try where positions stopped being finite, if there is one."""
@@ -285,7 +304,11 @@ def _levels(
     count = steps or (sampling.steps_for(atoms) if sampler == sampling.sampler else default)
     if sampler == "ancestral_ascent":
         lowest, highest, foot = sampling.sigma_min, sampling.sigma_max, sampling.foot_for(atoms)
-        return ascent_sigmas(count, lowest, highest, sampling.rho, foot).tolist()
+        again = (sampling.climbs_for(atoms), sampling.reheat)
+        return ascent_sigmas(count, lowest, highest, sampling.rho, foot, *again).tolist()
     if sampler in _ON_SCHEDULE:
         return subset(schedule, count).tolist()
-    return karras_sigmas(count, sampling.sigma_min, sampling.sigma_max, sampling.rho).tolist()
+    grid = karras_sigmas(count, sampling.sigma_min, sampling.sigma_max, sampling.rho)
+    if sampler == "ddim":
+        grid = revisited(grid, sampling.climbs_for(atoms), sampling.reheat)
+    return grid.tolist()

@@ -34,6 +34,7 @@ def open_source(settings: DiffusionEmbedParameters) -> SampleSource:
             settings.precision,
             settings.guidanceWeight,
             settings.stretch,
+            settings.climbs,
         )
 
     if not model.heavy_atoms:

@@ -72,6 +72,10 @@ class DiffusionEmbedParameters:
             models fold molecules as the gas phase does; with 0.6 `small` makes flexible ones as
             large as in crystals with proteins (`rdgeodiff.diffusion.stretching`); `fast`, with few
             levels of noise, is stretched less.
+        climbs: how often the sampler `ancestral_ascent` climbs to a maximum of the density, each
+            time but the first from a little noise on where it has come, and how often `ddim`
+            (`fast`) visits its last level but one: more makes samples of large molecules more
+            precise, and takes its time. 0 means the model's own number.
         device: "auto" (a GPU if there is one), or a torch device such as "cpu" or "cuda:1".
         precision: of the network's matrix products: "float32", "bfloat16", or "auto": bfloat16 on
             devices that compute with it (about twice as fast), float32 elsewhere. The two give
@@ -106,6 +110,7 @@ class DiffusionEmbedParameters:
     sampler: str = ""
     guidanceWeight: float = -1.0
     stretch: float = 0.0
+    climbs: int = 0
     device: str = "auto"
     precision: str = "auto"
     batchPairs: int = 0
@@ -197,6 +202,7 @@ _LOWEST = {
     "batchPairs": 0,
     "guidanceWeight": -1,
     "stretch": 0,
+    "climbs": 0,
 }
 _HIGHEST = {"stretch": 1}
 

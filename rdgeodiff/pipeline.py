@@ -105,6 +105,7 @@ class Pipeline:
             bfloat16 on devices that compute with it and float32 elsewhere.
         guidance: weight of the model's guide; negative for the model's own, 0 for none.
         stretch: share by which molecules are stretched out (`rdgeodiff.diffusion.stretching`).
+        climbs: of the sampler `ancestral_ascent`, with large molecules; 0 for the model's default.
 
     Raises:
         ValueError: unknown sampler or precision, or a number of steps the sampler cannot take.
@@ -120,13 +121,17 @@ class Pipeline:
         precision: str = "auto",
         guidance: float = -1.0,
         stretch: float = 0.0,
+        climbs: int = 0,
     ) -> None:
         self.device = torch.device(device)
         self._model = model
         self._name = sampler or model.sampling.sampler
         self._sampler = model.process.sampler(self._name)
+        sampling = model.sampling
+        if climbs:
+            sampling = dataclasses.replace(sampling, climbs=climbs)
         self._levels: Callable[..., list[float]] = functools.partial(
-            model.process.noise_levels, model.sampling, self._name, steps
+            model.process.noise_levels, sampling, self._name, steps
         )
         self.sigmas = self._levels()
         ours = self._name == model.sampling.sampler
@@ -144,7 +149,9 @@ class Pipeline:
         """
         if not 0 < sigma <= self.sigmas[0]:
             raise ValueError(f"sigma must lie above 0 and up to {self.sigmas[0]:g} Å, not {sigma}")
-        return self.on_levels([sigma, *(s for s in self.sigmas if 0 < s < sigma)])
+        # Straight down, where levels rise again: what has a start is not to leave it.
+        falling = np.unique(np.minimum.accumulate(self.sigmas))[::-1]
+        return self.on_levels([sigma, *(s for s in falling.tolist() if 0 < s < sigma)])
 
     def on_levels(self, levels: Sequence[float]) -> Pipeline:
         """The same pipeline on these noise levels in Å, which decrease, and 0."""

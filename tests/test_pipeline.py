@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -119,6 +120,35 @@ def test_small_molecules_take_fewer_steps():
     assert _same(
         _draw(Pipeline(model, steps=STEPS), _requests()),
         _draw(Pipeline(_model(), steps=STEPS), _requests()),
+    )
+
+
+def test_large_molecules_climb_again_and_starts_do_not():
+    calls: list[int] = []
+
+    def field(graphs, *inputs: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return network(graphs, *inputs)
+
+    network = tiny_network()
+    sampling = Sampling("ancestral_ascent", steps=5, atoms_small=6, atoms_large=12, climbs=5)
+    by_size = Model("fake", field, sampling, {})
+    plain = dataclasses.replace(by_size, sampling=dataclasses.replace(sampling, climbs=1))
+    for row, graph in enumerate(GRAPHS):
+        own = [r for r in _requests(1) if r.row == row]
+        jumps = sampling.climbs_for(graph.n_atoms) - 1
+        made = []
+        for pipeline in (Pipeline(plain), Pipeline(by_size), Pipeline(by_size, climbs=1)):
+            calls.clear()
+            made.append((_draw(pipeline, own), len(calls)))
+        assert made[1][1] == made[0][1] + 2 * jumps
+        assert made[2][1] == made[0][1] and _same(made[0][0], made[2][0], tolerance=0.0)
+        assert (jumps == 0) == _same(made[0][0], made[1][0], tolerance=0.0)
+    assert {sampling.climbs_for(graph.n_atoms) for graph in GRAPHS} >= {1, 5}
+    assert Pipeline(by_size).sigmas != Pipeline(plain).sigmas
+    levels = Pipeline(by_size).starting_at(0.8).sigmas
+    assert (np.diff(levels) < 0).all() and set(Pipeline(plain).starting_at(0.8).sigmas) <= set(
+        levels
     )
 
 

@@ -12,7 +12,13 @@ from helpers import embedded, positions_of
 
 from rdgeodiff.checkpoint import Sampling
 from rdgeodiff.diffusion.samplers import SAMPLERS, ancestral, network_calls
-from rdgeodiff.diffusion.schedule import ASCENT, Schedule, ascent_sigmas, karras_sigmas
+from rdgeodiff.diffusion.schedule import (
+    ASCENT,
+    Schedule,
+    ascent_sigmas,
+    karras_sigmas,
+    revisited,
+)
 from rdgeodiff.geometry import align, random_rotations
 
 NAMES = sorted(SAMPLERS)
@@ -256,6 +262,92 @@ def test_the_ascent_draws_nothing_and_calls_once_a_level(name, target):
     assert torch.allclose(found, 0.729 * start)
 
 
+@pytest.mark.parametrize("gap", [4.0, 0.6], ids=["too far to jump", "near enough"])
+def test_further_climbs_end_on_summits_and_bring_back_what_the_first_has_merged(gap):
+    """Two Gaussians, one three times as likely. From afar nobody jumps; where the first climb has
+    led all to the likely one, noise of `reheat` finds the other again."""
+    means = torch.tensor([-gap, gap], dtype=torch.float64)
+    shares, spread = torch.tensor([0.25, 0.75], dtype=torch.float64), 0.1
+
+    def exact(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        noise = sigma.view(-1, 1, 1, 1) ** 2
+        apart = x.unsqueeze(-1) - means
+        belongs = torch.softmax(shares.log() - 0.5 * apart**2 / (spread**2 + noise), -1)
+        denoised = (spread**2 * x.unsqueeze(-1) + noise * means) / (spread**2 + noise)
+        return (belongs * denoised).sum(-1)
+
+    drawn = means[(torch.arange(12_000) % 4 > 0).long()].view(4000, 1, 3)
+    right = []
+    for climbs in (1, 8):
+        levels = ascent_sigmas(25, 0.02, 12.17, climbs=climbs, reheat=0.43)
+        noise = _noise((4000, 1, 3), seed=6, centred=False)
+        start = drawn + levels[0] * noise(-1)
+        found = SAMPLERS["ancestral_ascent"](exact, start, levels, noise=noise)
+        likely = found > 0
+        right.append(likely.double().mean().item())
+        beside = torch.where(likely, found - gap, found + gap).abs()
+        assert beside.flatten().quantile(0.99) < 0.05  # a few stand on the watershed to the end
+    if gap > 1:
+        assert right == pytest.approx([0.75, 0.75], abs=0.02)
+    else:
+        assert right[0] > 0.99 and 0.75 < right[1] < 0.95
+
+
+def test_a_climb_starts_from_noise_on_the_summit_before_it(target):
+    """Levels that rise: the noise of the next level, on the prediction and nothing else."""
+    levels, drawn, seen = [0.5, 0.2, 0.4, 0.1, 0.0], _noise(target.shape, seed=3)(0), []
+    found = SAMPLERS["ancestral_ascent"](
+        lambda x, s: seen.append((s[0].item(), x)) or 0.9 * x,
+        target,
+        levels,
+        noise=lambda step: drawn if step == 1 else pytest.fail("noise at another level"),
+    )
+    assert [s for s, _ in seen] == pytest.approx(levels[:-1])
+    again = 0.81 * target + 0.4 * drawn
+    assert torch.allclose(seen[2][1], again) and torch.allclose(found, 0.81 * again)
+
+
+def test_a_level_that_comes_again_is_fresh_noise_on_the_prediction(target):
+    """Of `ddim`; its grid with more visits differs in that level alone, and its calls are told."""
+    drawn, seen = _noise(target.shape, seed=3)(0), []
+    found = SAMPLERS["ddim"](
+        lambda x, s: seen.append(x) or 0.9 * x,
+        target,
+        [1.0, 1.0, 0.0],
+        noise=lambda step: drawn if step == 0 else pytest.fail("noise at another level"),
+    )
+    assert torch.allclose(seen[1], 0.9 * target + drawn)
+    assert torch.allclose(found, 0.9 * seen[1])
+
+    plain = karras_sigmas(4, 0.25, 12.17)
+    more = revisited(plain, 3, 0.6)
+    assert more == pytest.approx([*plain[:3], plain[2], plain[2], *plain[3:]])
+    assert revisited(plain, 1, 0.6) == pytest.approx(plain)
+    assert revisited(karras_sigmas(2, 0.1, 0.3), 3, 0.6) == pytest.approx([0.3, 0.1, 0.0])
+    assert network_calls("ddim", 4, 3) == 6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_levels_that_rise_are_refused_where_nothing_climbs(name, target):
+    wrong = [2.0, 0.5, 1.0, 0.1, 0.0] if name == "ancestral_ascent" else [0.5, 0.2, 0.4, 0.1, 0.0]
+    with pytest.raises(ValueError, match="decrease strictly"):
+        SAMPLERS[name](lambda x, s: target, target, wrong, noise=_noise(target.shape))
+
+
+@pytest.mark.parametrize("count", range(3, 30))
+def test_further_climbs_add_levels_and_change_none(count):
+    plain, more = (
+        ascent_sigmas(count, 0.04, 12.17),
+        ascent_sigmas(count, 0.04, 12.17, climbs=4, reheat=0.6),
+    )
+    assert set(plain) <= set(np.minimum.accumulate(more))
+    rises = np.flatnonzero(np.diff(more) > 0)
+    assert more[rises + 1] == pytest.approx([0.6] * len(rises))
+    assert len(rises) == 3 or more[more <= ASCENT][:2] == pytest.approx([ASCENT, 0.6])
+    above = int((more > ASCENT).sum())
+    assert len(more) - 1 + above == network_calls("ancestral_ascent", count, 4)
+
+
 @pytest.mark.parametrize("count", range(1, 30))
 def test_the_grid_of_an_ascent_meets_its_level(count):
     levels = ascent_sigmas(count, 0.04, 12.17)
@@ -273,6 +365,8 @@ def test_the_grid_of_an_ascent_meets_its_level(count):
     assert [small.foot_for(n) for n in (1, 20, 30, 40, 90)] == pytest.approx(
         [0.5, 0.5, 0.65, 0.8, 0.8]
     )
+    sizes = Sampling(climbs=5, atoms_small=20, atoms_large=40)
+    assert [sizes.climbs_for(n) for n in (1, 20, 30, 40, 90)] == [1, 1, 3, 5, 5]
     assert (count == 1) or 0.5 in ascent_sigmas(count, 0.04, 12.17, foot=small.foot_for(9))
     outside = ascent_sigmas(count, 0.01, 0.5)
     assert outside == pytest.approx(karras_sigmas(count, 0.01, 0.5))
@@ -409,6 +503,8 @@ def test_samplers_turn_with_their_input(name, target):
     "levels", [[], [1.0], [0.0], [1.0, 0.5], [1.0, 2.0, 0.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
 )
 def test_grids_that_do_not_descend_to_zero_are_refused(name, levels, target):
+    if name == "ddim" and levels[:2] == [1.0, 1.0]:
+        levels = [1.0, 1.0, 2.0, 0.0]  # a level may come again, a higher one not
     with pytest.raises(ValueError, match="decrease"):
         SAMPLERS[name](lambda x, s: target, target, levels, noise=_noise(target.shape))
 

@@ -43,6 +43,8 @@ def test_not_where_too_little_noise_is_left_to_mend_bonds():
     sigma, x = torch.tensor([4.17, 1.17]), torch.ones(2, 3, 3)
     found = stretch(_echo, 0.5, levels)(x, sigma)
     assert torch.equal(found, x * torch.tensor([1.5, 1.0]).view(2, 1, 1))
+    again = [12.17, 4.17, 1.17, 1.17, 0.25, 0.0]  # nothing is left after the last visit, either
+    assert torch.equal(stretch(_echo, 0.5, again)(x, sigma), found)
 
     assert stretch(_echo, 0.5, [0.5, 0.2, 0.0]) is _echo
 

@@ -19,6 +19,7 @@ MODEL_OPTIONS = (
     "sampler",
     "guidanceWeight",
     "stretch",
+    "climbs",
     "oversampling",
     "energyWidth",
     "device",
@@ -62,6 +63,14 @@ def add_model_options(command: argparse._ActionsContainer) -> None:
         default=0.0,
         metavar="S",
         help="draw flexible molecules less folded than the gas phase has them, 0 to 1 (0)",
+    )
+    command.add_argument(
+        "--climbs",
+        type=int,
+        default=0,
+        metavar="K",
+        help="jump to neighbouring basins K - 1 times: more precise, less diverse; "
+        "0: the model's own",
     )
     command.add_argument(
         "--oversampling",

@@ -21,7 +21,7 @@ from typing import Protocol
 import torch
 
 from rdgeodiff.diffusion.denoiser import Denoiser
-from rdgeodiff.diffusion.schedule import ASCENT, levels_above_ascent
+from rdgeodiff.diffusion.schedule import ASCENT, LEVELS_AGAIN, levels_above_ascent
 
 LAST_MIDPOINT = 0.27  # of the last level, where `dpm_solver_pp_2s_ancestral` looks once more
 FLOW_ASCENT = 0.6  # Å, the highest level from which `dpm_solver_pp_2m_ascent` climbs
@@ -95,10 +95,16 @@ def ddim(
 ) -> torch.Tensor:
     """DDIM (Song et al. 2021, eq. 12, without noise): deterministic, first order, one call a step.
 
-    A network distilled for it lands with few calls where others need many."""
-    for step, (now, after) in enumerate(_pairs(sigmas)):
+    A network distilled for it lands with few calls where others need many. A level that comes once
+    more is reached with fresh noise on the prediction: what is wrong there is looked at again (as
+    Xu et al. 2023 restart, see `ancestral_ascent`).
+    """
+    for step, (now, after) in enumerate(_pairs(sigmas, repeating=True)):
         denoised = _evaluate(denoiser, x, now, step, callback)
-        x = denoised + (after / now) * (x - denoised)
+        if after < now:
+            x = denoised + (after / now) * (x - denoised)
+        else:
+            x = denoised + after * noise(step)
     return x
 
 
@@ -163,6 +169,14 @@ def ancestral_ascent(
     Conformers are minima of the energy, maxima of the density: which one is decided by the noise
     above `ASCENT`; what a sampler adds or keeps below it only leaves soft torsions beside them. One
     call a step there, two above.
+
+    Where levels rise again after a part of the ascent, noise of the next one is added to where it
+    has led, and the climb goes on from there: jumps from summit to neighbouring summit (as of Wales
+    and Doye 1997, "Global Optimization by Basin-Hopping and the Lowest Energy Structures of
+    Lennard-Jones Clusters", with no energy to refuse one by; Xu et al. 2023, "Restart Sampling for
+    Improving Generative Processes", go back up to sample). The noise being lower than at the foot,
+    summits that were one from there are told apart, and what steps at high noise have got wrong is
+    put right.
     """
     return _ancestral_2s(denoiser, x, sigmas, noise, callback, ascent=ASCENT)
 
@@ -194,12 +208,16 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
-def network_calls(sampler: str, levels: int) -> int:
-    """Denoiser calls of `sampler` on so many noise levels (0 not counted) of its own grid."""
+def network_calls(sampler: str, levels: int, climbs: int = 1) -> int:
+    """Denoiser calls of `sampler` on so many noise levels (0 not counted) of its own grid.
+
+    Those that `climbs` add to the grids of `ancestral_ascent` and `ddim` are counted, too."""
     if sampler == "dpm_solver_pp_2s_ancestral":
         return 2 * levels
     if sampler == "ancestral_ascent":
-        return levels + levels_above_ascent(levels)
+        return levels + levels_above_ascent(levels) + (climbs - 1) * LEVELS_AGAIN
+    if sampler == "ddim":
+        return levels + climbs - 1
     return 2 * levels - 1 if sampler == "heun" else levels
 
 
@@ -261,10 +279,10 @@ def _ancestral_2s(
     ascent: float = 0.0,
 ) -> torch.Tensor:
     """Uphill from the level `ascent` on."""
-    for step, (now, after) in enumerate(_pairs(sigmas)):
+    for step, (now, after) in enumerate(_pairs(sigmas, rising_below=ascent)):
         denoised = _evaluate(denoiser, x, now, step, callback)
         if now <= ascent:
-            x = denoised
+            x = denoised + after * noise(step) if after > now else denoised
             continue
         between = after if after > 0 else LAST_MIDPOINT * now
         middle = denoised + (between / now) * (x - denoised)
@@ -276,15 +294,20 @@ def _ancestral_2s(
     return x
 
 
-def _pairs(sigmas: Sequence[float]) -> list[tuple[float, float]]:
+def _pairs(
+    sigmas: Sequence[float], rising_below: float = 0.0, repeating: bool = False
+) -> list[tuple[float, float]]:
+    """Each level with the next; up to `rising_below` they may also rise, or else repeat."""
     levels = [float(s) for s in sigmas]
-    if (
-        len(levels) < 2
-        or levels[-1] != 0
-        or any(a <= b for a, b in zip(levels, levels[1:], strict=False))
-    ):
+    pairs = list(zip(levels, levels[1:], strict=False))
+    wrong = [
+        (now, after)
+        for now, after in pairs
+        if not (now > after or 0 < after <= rising_below or (repeating and now == after > 0))
+    ]
+    if not pairs or levels[-1] != 0 or wrong:
         raise ValueError("noise levels must decrease strictly and end in 0")
-    return list(zip(levels, levels[1:], strict=False))
+    return pairs
 
 
 def _evaluate(

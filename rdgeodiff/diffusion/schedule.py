@@ -12,7 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 ASCENT = 0.86  # Å, the highest level from which the sampler `ancestral_ascent` climbs
+REHEAT = 0.5  # Å, from where it climbs again
+SETTLED = 0.2  # Å; of climbs that others follow, the lowest level
+LEVELS_AGAIN = 2  # of every climb but the first, down to `SETTLED`
 _RHO_BELOW = 3.0  # of its grid from there on
+_NEAR = 0.8  # share of `SETTLED` that is as low
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,20 @@ def karras_sigmas(
 
 
 def ascent_sigmas(
-    count: int, sigma_min: float, sigma_max: float, rho: float = 7.0, foot: float = ASCENT
+    count: int,
+    sigma_min: float,
+    sigma_max: float,
+    rho: float = 7.0,
+    foot: float = ASCENT,
+    climbs: int = 1,
+    reheat: float = REHEAT,
 ) -> np.ndarray:
     """`count` decreasing levels in Å for `ancestral_ascent`, and 0: two Karras grids that meet at
-    `foot`, from where it climbs, at most `ASCENT`.
+    `foot`, from where it climbs, at most `ASCENT`; then the levels of further climbs.
 
-    Where the range does not hold `foot`, there is one grid.
+    These start from `reheat` each, or from `foot` if that is lower, where the grid rises again.
+    All climbs but the last end at `SETTLED`. Where the range does not hold `foot`, there is one
+    grid, and one climb.
     """
     above = levels_above_ascent(count)
     if above == count or not sigma_min < foot < sigma_max:
@@ -78,7 +90,18 @@ def ascent_sigmas(
     high = karras_sigmas(above + 1, foot, sigma_max, rho)[:above]
     low = karras_sigmas(count - above, sigma_min, foot, _RHO_BELOW)
     low[0] = foot  # which rounding may have missed
-    return np.append(high, low)
+    end, reheat = max(SETTLED, sigma_min), min(reheat, foot)
+    if climbs == 1 or reheat <= end:
+        return np.append(high, low)
+    first, last = low[low >= _NEAR * end], low[low < _NEAR * end]
+    again = np.geomspace(reheat, end, LEVELS_AGAIN)
+    return np.concatenate([high, first, *[again] * (climbs - 1), last])
+
+
+def revisited(sigmas: np.ndarray, visits: int, lowest: float = REHEAT) -> np.ndarray:
+    """Decreasing levels in Å in which the last one of at least `lowest` comes `visits` times."""
+    again = sigmas[sigmas >= lowest][-1:]
+    return np.sort(np.concatenate([sigmas, np.repeat(again, visits - 1)]))[::-1]
 
 
 def levels_above_ascent(count: int) -> int:

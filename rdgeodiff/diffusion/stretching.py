@@ -27,16 +27,14 @@ def stretch(denoiser: Denoiser, share: float, sigmas: Sequence[float]) -> Denois
     Args:
         denoiser: D(x, σ), centred.
         share: by so much of the distance atoms move away from the centre; 0 leaves `denoiser`.
-        sigmas: the decreasing levels in Å that a sampler will visit. Of few, as distilled models
+        sigmas: the levels in Å that a sampler will visit. Of few, as distilled models
             have, the last above `LOWEST_SIGMA` may be too far from the next one.
     """
     if share == 0:
         return denoiser
-    mended = [
-        float(now)
-        for now, after in zip(sigmas, sigmas[1:], strict=False)
-        if now > LOWEST_SIGMA and after >= _LEAST_AFTER
-    ]
+    pairs = [(float(now), float(after)) for now, after in zip(sigmas, sigmas[1:], strict=False)]
+    lasting = {now for now, after in pairs if after < _LEAST_AFTER}
+    mended = [now for now, _ in pairs if now > LOWEST_SIGMA and now not in lasting]
     if not mended:
         return denoiser
     # Samplers look between two levels as well, and single precision moves the level itself.
