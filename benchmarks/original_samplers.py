@@ -26,7 +26,8 @@ from rdgeodiff.chem.rmsd import rmsd_matrix
 from rdgeodiff.data.conformer_sets import ReferenceMolecule, read_archive
 from rdgeodiff.evaluation.covmat import Spread, score
 from rdgeodiff.evaluation.generators import EtkdgGenerator
-from rdgeodiff.pipeline import Pipeline, Result, SampleRequest
+from rdgeodiff.pipeline import Pipeline
+from rdgeodiff.samples import Result, SampleRequest
 
 ARCHIVE = Path(__file__).parent / "data" / "val_qm9.npz"
 SAMPLERS = ["langevin,5000", "ancestral,5000", "staged,100", "staged,50", "dpm_solver_pp_2m_sde,50"]

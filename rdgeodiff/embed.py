@@ -24,8 +24,8 @@ from tqdm.auto import tqdm
 from rdgeodiff import opening
 from rdgeodiff.chem.validate import describe
 from rdgeodiff.parameters import DiffusionEmbedParameters
-from rdgeodiff.pipeline import SampleRequest, SampleSource, further_seed
 from rdgeodiff.results import EmbedResult, FailureCause, UnusableMoleculeError
+from rdgeodiff.samples import SampleRequest, SampleSource, further_seed
 from rdgeodiff.task import Task
 
 # A sample whose bonds are off is noised to this level (Å) and denoised again: far enough for a

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from rdgeodiff.pipeline import OnResult, Pipeline, Result, SampleRequest, further_seed
+from rdgeodiff.pipeline import Pipeline
 from rdgeodiff.results import FailureCause
+from rdgeodiff.samples import OnResult, Result, SampleRequest, further_seed
 from rdgeodiff.skeleton import Skeleton, skeleton
 
 # Batches of whole molecules that a part of the requests makes: enough for full batches of skeletons

@@ -9,7 +9,8 @@ import torch
 from rdgeodiff.checkpoint import Model, load_model
 from rdgeodiff.heavy_first import HeavyFirst
 from rdgeodiff.parameters import DiffusionEmbedParameters
-from rdgeodiff.pipeline import Pipeline, SampleSource
+from rdgeodiff.pipeline import Pipeline
+from rdgeodiff.samples import SampleSource
 
 
 def open_source(settings: DiffusionEmbedParameters) -> SampleSource:

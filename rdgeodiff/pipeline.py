@@ -15,8 +15,6 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,10 +24,11 @@ from rdgeodiff.checkpoint import Model
 from rdgeodiff.diffusion.guidance import guide_stereo
 from rdgeodiff.diffusion.holding import hold_positions
 from rdgeodiff.diffusion.stretching import stretch
-from rdgeodiff.geometry import HeldAtoms, center
-from rdgeodiff.graph import MolBatch, MolGraph
+from rdgeodiff.geometry import center
+from rdgeodiff.graph import MolBatch
 from rdgeodiff.precision import takes_bf16
 from rdgeodiff.results import FailureCause
+from rdgeodiff.samples import OnResult, Result, SampleRequest, stream_of
 
 logger = logging.getLogger(__name__)
 
@@ -39,57 +38,8 @@ PAD_STEP = {"cpu": 1, "cuda": 8}
 DEFAULT_PAIRS = {"cpu": 16_000, "cuda": 2_000_000}
 
 
-@dataclass(frozen=True)
-class SampleRequest:
-    """One conformer wanted. Its random stream is a function of the four integers alone.
-
-    Attributes:
-        graph: the molecule, or one fragment of it.
-        row, conformer, attempt, seed: key of the random stream.
-        held: atoms that have to end at given places.
-        start: (N, 3) positions in Å to start from instead of pure noise.
-    """
-
-    graph: MolGraph
-    row: int
-    conformer: int
-    attempt: int
-    seed: int
-    held: HeldAtoms | None = None
-    start: np.ndarray | None = None
-
-
-Result = np.ndarray | FailureCause
-OnResult = Callable[[SampleRequest, Result], None]
-
-
 class DeadlineError(Exception):
     """Raised between two steps when the time is up; never leaves this module."""
-
-
-class SampleSource(Protocol):
-    """What a call draws from: a `Pipeline`, or something that stands before one."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network runs."""
-
-    @property
-    def sigmas(self) -> list[float]:
-        """Noise levels in Å."""
-
-    def starting_at(self, sigma: float) -> SampleSource:
-        """See `Pipeline.starting_at`."""
-
-    def sample(
-        self,
-        requests: Sequence[SampleRequest],
-        *,
-        on_result: OnResult,
-        guided: bool = False,
-        deadline: float | None = None,
-    ) -> None:
-        """See `Pipeline.sample`."""
 
 
 class Pipeline:
@@ -240,7 +190,7 @@ class Pipeline:
         requests = requests + requests[:1] * (self._fewest - wanted)
         pad = self._padded(requests[0])
         graphs = MolBatch.collate([r.graph for r in requests], pad_atoms=pad).to(self.device)
-        streams = [_stream(r) for r in requests]
+        streams = [stream_of(r) for r in requests]
         shape = (*graphs.mask.shape, 3)
 
         def noise(step: int) -> torch.Tensor:
@@ -299,16 +249,6 @@ def _pad_starts(requests: list[SampleRequest], shape: tuple[int, ...]) -> torch.
         if request.start is not None:
             starts[row, : len(request.start)] = request.start - request.start.mean(0)
     return torch.from_numpy(starts)
-
-
-def _stream(request: SampleRequest) -> np.random.Generator:
-    key = [request.seed, request.row, request.conformer, request.attempt]
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
-
-
-def further_seed(seed: int, number: int) -> int:
-    """A seed for samples that belong to those of `seed` and must not repeat their noise."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 2)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -21,8 +21,8 @@ import torch
 from rdgeodiff import embed, opening
 from rdgeodiff.chem.formats import Record
 from rdgeodiff.parameters import DiffusionEmbedParameters
-from rdgeodiff.pipeline import SampleRequest, SampleSource
 from rdgeodiff.results import EmbedResult, FailureCause, UnusableMoleculeError
+from rdgeodiff.samples import SampleRequest, SampleSource
 from rdgeodiff.task import Task
 
 ROW_PROPERTY = "rdgeodiff_row"

@@ -20,7 +20,7 @@ EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
 FLOORS = (
     ("graph", "geometry"),
     ("results", "parameters"),
-    ("nn", "diffusion", "chem", "precision", "skeleton"),
+    ("nn", "diffusion", "chem", "precision", "samples", "skeleton"),
     ("data",),
     ("architectures",),
     ("checkpoint",),

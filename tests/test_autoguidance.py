@@ -18,7 +18,8 @@ from rdgeodiff.chem.featurize import featurize
 from rdgeodiff.diffusion.autoguidance import Guidance, guide_away
 from rdgeodiff.diffusion.samplers import SAMPLERS
 from rdgeodiff.diffusion.schedule import karras_sigmas
-from rdgeodiff.pipeline import Pipeline, SampleRequest
+from rdgeodiff.pipeline import Pipeline
+from rdgeodiff.samples import SampleRequest
 
 SMILES = ["CCO", "CCOC(=O)c1ccccc1", "CC(C)Cc1ccc(cc1)C(C)C(=O)O"]  # 9, 21 and 33 atoms
 

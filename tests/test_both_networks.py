@@ -27,7 +27,8 @@ from rdgeodiff.diffusion.original_geodiff import OriginalSampling
 from rdgeodiff.diffusion.schedule import Schedule
 from rdgeodiff.nn.dual_encoder import DualEncoderConfig, DualEncoderEpsNetwork
 from rdgeodiff.nn.graph_field import GraphFieldConfig
-from rdgeodiff.pipeline import Pipeline, SampleRequest
+from rdgeodiff.pipeline import Pipeline
+from rdgeodiff.samples import SampleRequest
 from rdgeodiff.training.config import TrainConfig
 from rdgeodiff.training.loop import Trainer
 

@@ -10,7 +10,8 @@ from rdgeodiff import EmbedMoleculesDiffusion
 from rdgeodiff.checkpoint import load_model
 from rdgeodiff.cli import main
 from rdgeodiff.diffusion.samplers import SAMPLERS, advance, ddim
-from rdgeodiff.pipeline import Pipeline, SampleRequest
+from rdgeodiff.pipeline import Pipeline
+from rdgeodiff.samples import SampleRequest
 from rdgeodiff.training.config import TrainConfig
 from rdgeodiff.training.distillation import StridePairing, stride_target, student_levels
 

@@ -27,8 +27,9 @@ from rdgeodiff.geometry import HeldAtoms, align
 from rdgeodiff.graph import MolBatch
 from rdgeodiff.heavy_first import HeavyFirst
 from rdgeodiff.pictures.animation import diffusion_trajectory
-from rdgeodiff.pipeline import Pipeline, SampleRequest
+from rdgeodiff.pipeline import Pipeline
 from rdgeodiff.results import FailureCause
+from rdgeodiff.samples import SampleRequest
 from rdgeodiff.skeleton import skeleton
 
 SMILES = ("C[C@H](O)[C@@H](F)Cl", "O", "CCO", "c1ccccc1O", "CC(=O)Nc1ccccc1", "FC(F)(F)F")

@@ -17,7 +17,8 @@ from rdgeodiff.checkpoint import load_model, weights_folder
 from rdgeodiff.diffusion.samplers import network_calls
 from rdgeodiff.nn import neighbors
 from rdgeodiff.opening import shared_model
-from rdgeodiff.pipeline import Pipeline, SampleRequest
+from rdgeodiff.pipeline import Pipeline
+from rdgeodiff.samples import SampleRequest
 
 CLUSTER = importlib.util.find_spec("torch_cluster") is not None
 

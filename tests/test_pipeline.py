@@ -16,8 +16,9 @@ from rdgeodiff import pipeline as pipeline_module
 from rdgeodiff.checkpoint import Model, Sampling
 from rdgeodiff.diffusion.samplers import SAMPLERS
 from rdgeodiff.graph import MolGraph
-from rdgeodiff.pipeline import Pipeline, SampleRequest
+from rdgeodiff.pipeline import Pipeline
 from rdgeodiff.results import FailureCause
+from rdgeodiff.samples import SampleRequest
 
 SMILES = ("C[C@H](O)[C@@H](F)Cl", "O", "CCO", "c1ccccc1O", "C#N", "[Cl-]")
 GRAPHS = [graph_of(s) for s in SMILES]
