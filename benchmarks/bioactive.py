@@ -1,7 +1,7 @@
 """How near the best of n conformers comes to a protein-bound pose, beside ETKDGv3.
 
     python benchmarks/bioactive.py ARCHIVE [--counts 1 10 50] [--every 5] [--stretch 0.6]
-        [--oversampling 4] [--runs FILE] [--out FILE]
+        [--climbs 5] [--oversampling 4] [--runs FILE] [--out FILE]
 
 ARCHIVE holds one crystal pose a molecule (arrays as in data/README.md); such sets are third-party
 and not part of the repository. Every method draws the largest count once, and n means its first n
@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["diffusion", "etkdg"])
     parser.add_argument("--model", default="default")
     parser.add_argument("--stretch", type=float, default=0.0, help="of the model")
+    parser.add_argument("--climbs", type=int, default=0, help="of the model; 0: its own number")
     parser.add_argument("--oversampling", type=int, default=1, help="of every method")
     parser.add_argument("--energy-width", type=float, default=2.0, help="with oversampling")
     parser.add_argument("--seed", type=int, default=0)
@@ -57,8 +58,11 @@ def _measure(references: list[ReferenceMolecule], args: argparse.Namespace) -> l
     # Runs files of before know nothing of these.
     if args.oversampling > 1:
         shared += [args.oversampling, args.energy_width]
-    stretched = [*shared, "stretch", args.stretch] if args.stretch else shared
-    settings = {m: stretched if m.startswith("diffusion") else shared for m in args.methods}
+    drawn = [*shared]
+    for name in ("stretch", "climbs"):
+        if getattr(args, name):
+            drawn += [name, getattr(args, name)]
+    settings = {m: drawn if m.startswith("diffusion") else shared for m in args.methods}
     done = {}
     if args.runs.exists():
         for line in args.runs.read_text().splitlines():
@@ -74,6 +78,7 @@ def _measure(references: list[ReferenceMolecule], args: argparse.Namespace) -> l
             oversampling=args.oversampling,
             energyWidth=args.energy_width,
             stretch=args.stretch,
+            climbs=args.climbs,
         )
         for method in args.methods
     }
