@@ -33,8 +33,8 @@ def stretch(denoiser: Denoiser, share: float, sigmas: Sequence[float]) -> Denois
     if share == 0:
         return denoiser
     pairs = [(float(now), float(after)) for now, after in zip(sigmas, sigmas[1:], strict=False)]
-    lasting = {now for now, after in pairs if after < _LEAST_AFTER}
-    mended = [now for now, _ in pairs if now > LOWEST_SIGMA and now not in lasting]
+    kept = {now for now, after in pairs if after < _LEAST_AFTER}
+    mended = [now for now, _ in pairs if now > LOWEST_SIGMA and now not in kept]
     if not mended:
         return denoiser
     # Samplers look between two levels as well, and single precision moves the level itself.
