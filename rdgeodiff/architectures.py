@@ -303,9 +303,15 @@ def _levels(
     default = len(schedule) if sampler == "langevin" else sampling.steps
     count = steps or (sampling.steps_for(atoms) if sampler == sampling.sampler else default)
     if sampler == "ancestral_ascent":
-        lowest, highest, foot = sampling.sigma_min, sampling.sigma_max, sampling.foot_for(atoms)
-        again = (sampling.climbs_for(atoms), sampling.reheat)
-        return ascent_sigmas(count, lowest, highest, sampling.rho, foot, *again).tolist()
+        return ascent_sigmas(
+            count,
+            sampling.sigma_min,
+            sampling.sigma_max,
+            sampling.rho,
+            foot=sampling.foot_for(atoms),
+            climbs=sampling.climbs_for(atoms),
+            reheat=sampling.reheat,
+        ).tolist()
     if sampler in _ON_SCHEDULE:
         return subset(schedule, count).tolist()
     grid = karras_sigmas(count, sampling.sigma_min, sampling.sigma_max, sampling.rho)

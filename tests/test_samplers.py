@@ -221,12 +221,8 @@ def test_two_point_target_is_shared_evenly(name):
     assert abs((side > 0).double().mean().item() - 0.5) < 0.045  # four standard errors
 
 
-@pytest.mark.parametrize("name", CLIMBING)
-def test_the_ascent_ends_on_the_summit_that_the_noise_has_chosen(name):
-    """Of two Gaussians, a wide one and one half as likely: nearly all spread is left behind, yet
-    each is reached as often as it is likely."""
-    mean, spread, shares = 4.0, 0.3, torch.tensor([2.0, 1.0], dtype=torch.float64) / 3
-    centres = torch.tensor([-mean, mean], dtype=torch.float64)
+def _of_gaussians(centres: torch.Tensor, shares: torch.Tensor, spread: float):
+    """The exact denoiser of coordinates that are each drawn from a mixture of Gaussians."""
 
     def exact(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         variance = sigma.view(-1, 1, 1, 1) ** 2
@@ -235,6 +231,17 @@ def test_the_ascent_ends_on_the_summit_that_the_noise_has_chosen(name):
         denoised = (spread**2 * x.unsqueeze(-1) + variance * centres) / (spread**2 + variance)
         return (belongs * denoised).sum(-1)
 
+    return exact
+
+
+@pytest.mark.parametrize("name", CLIMBING)
+def test_the_ascent_ends_on_the_summit_that_the_noise_has_chosen(name):
+    """Of two Gaussians, a wide one and one half as likely: nearly all spread is left behind, yet
+    each is reached as often as it is likely."""
+    mean, spread, shares = 4.0, 0.3, torch.tensor([2.0, 1.0], dtype=torch.float64) / 3
+    centres = torch.tensor([-mean, mean], dtype=torch.float64)
+
+    exact = _of_gaussians(centres, shares, spread)
     levels = ascent_sigmas(25, 0.04, 12.17)
     noise = _noise((4000, 1, 3), seed=6, centred=False)
     generator = torch.Generator().manual_seed(7)
@@ -269,13 +276,7 @@ def test_further_climbs_end_on_summits_and_bring_back_what_the_first_has_merged(
     means = torch.tensor([-gap, gap], dtype=torch.float64)
     shares, spread = torch.tensor([0.25, 0.75], dtype=torch.float64), 0.1
 
-    def exact(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        noise = sigma.view(-1, 1, 1, 1) ** 2
-        apart = x.unsqueeze(-1) - means
-        belongs = torch.softmax(shares.log() - 0.5 * apart**2 / (spread**2 + noise), -1)
-        denoised = (spread**2 * x.unsqueeze(-1) + noise * means) / (spread**2 + noise)
-        return (belongs * denoised).sum(-1)
-
+    exact = _of_gaussians(means, shares, spread)
     drawn = means[(torch.arange(12_000) % 4 > 0).long()].view(4000, 1, 3)
     right = []
     for climbs in (1, 8):

@@ -37,12 +37,10 @@ def run_info(args: argparse.Namespace) -> int:
         levels = {sampling.get("steps_small") or sampling.get("steps"), sampling.get("steps")}
         calls = ""
         if all(levels):
-            kind, most = sampling["sampler"], sampling.get("climbs", 1)
+            kind, climbs = sampling["sampler"], sampling.get("climbs", 1)
             # What is small climbs once.
-            counts = sorted(
-                {network_calls(kind, n, climbs) for n in levels for climbs in (1, most)}
-            )
-            calls = f", {' to '.join(map(str, counts[:1] + counts[1:][-1:]))} network calls"
+            ends = {network_calls(kind, min(levels)), network_calls(kind, max(levels), climbs)}
+            calls = f", {' to '.join(map(str, sorted(ends)))} network calls"
         led = ""
         if guide:
             when = "" if guide.get("weight", 1.0) else " on demand"

@@ -98,7 +98,7 @@ def ascent_sigmas(
     return np.concatenate([high, first, *[again] * (climbs - 1), last])
 
 
-def revisited(sigmas: np.ndarray, visits: int, lowest: float = REHEAT) -> np.ndarray:
+def revisited(sigmas: np.ndarray, visits: int, lowest: float) -> np.ndarray:
     """Decreasing levels in Å in which the last one of at least `lowest` comes `visits` times."""
     again = sigmas[sigmas >= lowest][-1:]
     return np.sort(np.concatenate([sigmas, np.repeat(again, visits - 1)]))[::-1]
