@@ -27,8 +27,8 @@ def stretch(denoiser: Denoiser, share: float, sigmas: Sequence[float]) -> Denois
     Args:
         denoiser: D(x, σ), centred.
         share: by so much of the distance atoms move away from the centre; 0 leaves `denoiser`.
-        sigmas: the levels in Å that a sampler will visit. Of few, as distilled models have, the last
-            above `LOWEST_SIGMA` may be too far from the next one.
+        sigmas: the levels in Å that a sampler will visit. Of few, as distilled models have, the
+            last above `LOWEST_SIGMA` may be too far from the next one.
     """
     if share == 0:
         return denoiser
