@@ -31,6 +31,7 @@ from rdgeodiff.diffusion.schedule import (
     ascent_sigmas,
     karras_sigmas,
     revisited,
+    stride_sigmas,
     subset,
 )
 from rdgeodiff.graph import ELEMENTS, NODE_DIM, PAIR_DIM, MolBatch
@@ -306,6 +307,15 @@ def _levels(
         return ascent_sigmas(
             count,
             sampling.sigma_min,
+            sampling.sigma_max,
+            sampling.rho,
+            foot=sampling.foot_for(atoms),
+            climbs=sampling.climbs_for(atoms),
+            reheat=sampling.reheat,
+        ).tolist()
+    if sampler == "euler_ancestral_ascent":
+        return stride_sigmas(
+            count,
             sampling.sigma_max,
             sampling.rho,
             foot=sampling.foot_for(atoms),

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
+
 import pytest
 import torch
-from helpers import embedded, graph_of, taught
+from helpers import embedded, graph_of, taught, tiny_network
 
 from rdgeodiff import EmbedMoleculesDiffusion
-from rdgeodiff.checkpoint import load_model
+from rdgeodiff.architectures import FieldProcess
+from rdgeodiff.checkpoint import load_model, save_model
 from rdgeodiff.cli import main
-from rdgeodiff.diffusion.samplers import SAMPLERS, advance, ddim
+from rdgeodiff.diffusion.samplers import SAMPLERS, ddim
+from rdgeodiff.diffusion.schedule import stride_sigmas
+from rdgeodiff.diffusion.solvers import advance
+from rdgeodiff.graph import MolBatch
 from rdgeodiff.pipeline import Pipeline
 from rdgeodiff.samples import SampleRequest
 from rdgeodiff.training.config import TrainConfig
-from rdgeodiff.training.distillation import StridePairing, stride_target, student_levels
+from rdgeodiff.training.distillation import (
+    AscentPairing,
+    StridePairing,
+    stride_target,
+    student_levels,
+    summit,
+)
 
 
 def gaussian(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -99,7 +112,7 @@ def test_every_level_is_drawn():
     pairing = StridePairing(config, bf16=False, device=torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     drawn = torch.exp(-0.7 + 1.6 * torch.randn(400, 1, generator=generator))
-    counts = torch.tensor([float(pairing.level(s)) for s in drawn])
+    counts = torch.tensor([float(pairing.level(s, 9)) for s in drawn])
     for level in levels:
         assert 60 < int((counts == torch.tensor(level)).sum()) < 140
 
@@ -119,6 +132,97 @@ def test_distilled_on_the_command_line_it_embeds_with_as_many_calls(tmp_path, co
     Pipeline(model).sample([request], on_result=lambda *_: None)
     assert len(calls) == count
     assert model.sampling.sampler == sampler
+
+
+def test_a_student_of_climbs_that_has_learnt_everything_ends_on_the_summit():
+    pairing = ascent_pairing(strides=3)
+    levels = stride_sigmas(4, 12.17, foot=0.86, climbs=2)
+    below = dict(pairing.segments(30))
+    assert levels[:-1] == pytest.approx(list(below))
+
+    def student(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        upper = min(below, key=lambda s: abs(s - float(sigma[0])))
+        if below[upper] == 0:
+            return summit(gaussian, x, upper, 30)
+        return stride_target(gaussian, x, upper, below[upper], 60)
+
+    generator = torch.Generator().manual_seed(1)
+    seen = []
+
+    def noise(step: int) -> torch.Tensor:
+        return torch.randn(500, 20, 3, generator=generator).double()
+
+    SAMPLERS["euler_ancestral_ascent"](
+        lambda x, s: seen.append(x) or student(x, s),
+        2.0 + levels[0] * noise(-1),
+        levels,
+        noise=noise,
+    )
+    # At the foot samples are spread as the distribution is, with the noise; then by noise alone.
+    assert float(seen[-2].std()) == pytest.approx((1 + 0.86**2) ** 0.5, rel=0.03)
+    assert float(seen[-1].std()) == pytest.approx(0.5, rel=0.03)
+    assert float(seen[-1].mean()) == pytest.approx(2.0, abs=0.02)
+
+
+def ascent_pairing(strides: int, **changes) -> AscentPairing:
+    config = TrainConfig(
+        {"a": 1.0}, **{"teacher": "swift", "heavy_atoms": True, "strides": strides, **changes}
+    )
+    return AscentPairing(config, bf16=False, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"strides": 0}, {"levels": [2.0, 1.0]}, {"inner_steps": 0}, {"teacher": "fast"}]
+)
+def test_a_student_of_climbs_needs_strides_and_a_teacher_that_climbs(changes):
+    with pytest.raises(ValueError, match="strides|ascent"):
+        ascent_pairing(**{"strides": 4, **changes})
+
+
+@pytest.mark.parametrize(("atoms", "climbs"), [(8, 1), (30, 2)])
+def test_the_pairing_teaches_what_its_sampler_visits(atoms, climbs):
+    """Molecules of every size learn at the levels they are drawn at, each as often as the others,
+    and what the teacher says from there."""
+    pairing = ascent_pairing(strides=4)
+    own = dataclasses.replace(
+        pairing.teacher.sampling, sampler="euler_ancestral_ascent", steps=5, climbs=climbs
+    )
+    visited = FieldProcess().noise_levels(own, own.sampler, 0, atoms)[:-1]
+    drawn = torch.exp(-0.7 + 1.6 * torch.randn(600, generator=torch.Generator().manual_seed(0)))
+    counts = Counter(round(float(pairing.level(s.view(1), atoms)), 4) for s in drawn)
+    assert sorted(counts, reverse=True) == pytest.approx(visited, abs=1e-3)
+    assert min(counts.values()) > 60
+
+    graphs = MolBatch.collate([graph_of("CCCCO")])
+    clean, noise = torch.randn(2, 1, graphs.mask.shape[1], 3).unbind()
+    teacher = pairing.teacher.bind(graphs, "dpm_solver_pp_2m")
+    for level, lower in pairing.segments(graphs.mask.shape[1]):
+        x, target = pairing(graphs, clean, noise, torch.tensor([level]))
+        if lower > 0:
+            expected = stride_target(teacher, x, level, lower, 4)
+        else:
+            expected = summit(teacher, x, level, 4)
+        assert torch.allclose(target, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", ["swift", "own"])
+def test_a_student_of_heavy_atoms_keeps_the_finish_of_its_teacher(tmp_path, model):
+    """A teacher that climbs has one that climbs, another one of few levels."""
+    if model == "own":
+        whole = save_model(tmp_path / "whole", tiny_network(2), {})
+        entry = {"model": "whole", "levels": [0.5], "sha256": load_model(whole).info["sha256"]}
+        own = {"heavy_atoms": True, "sampling": {"steps": 3}, "finish": entry}
+        model = save_model(tmp_path / "own", tiny_network(1), own)
+    _, path = taught(tmp_path, f"--from {model} --distill 4")
+    student, teacher = load_model(path), load_model(model)
+    assert student.heavy_atoms and student.info["finish"] == teacher.info["finish"]
+    climbs = teacher.sampling.sampler == "ancestral_ascent"
+    assert student.sampling.sampler == ("euler_ancestral_ascent" if climbs else "ddim")
+    levels = student.process.noise_levels(student.sampling, student.sampling.sampler, 0, 5)
+    assert len(levels) == 5
+    mol = embedded("CCCCO")
+    [result] = EmbedMoleculesDiffusion([mol], 2, model=str(path), maxAttempts=1, randomSeed=1)
+    assert len(result.conf_ids) + sum(result.failures.values()) >= 2
 
 
 def test_distilling_needs_a_model(tmp_path, capsys):

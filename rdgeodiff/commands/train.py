@@ -160,7 +160,13 @@ def _config(args: argparse.Namespace) -> Any:
 def _sampling(config: Any) -> Any:
     """How a trained denoiser is sampled: a distilled one at the levels it was made for."""
     from rdgeodiff.architectures import Sampling
+    from rdgeodiff.checkpoint import load_model
 
+    if config.strides:
+        own = load_model(config.teacher).sampling
+        return dataclasses.replace(
+            own, sampler="euler_ancestral_ascent", steps=config.strides + 1, steps_small=0
+        )
     if not config.levels:
         return Sampling()
     levels = config.levels
@@ -172,19 +178,27 @@ def _as_before(config: Any) -> dict[str, Any]:
     """Sampling, guide and finish of the model a run began with: it is drawn as before.
 
     One that denoises as its teacher does is drawn as that, and what its guide gave has been learnt.
+    A student of fewer calls has levels of its own; what finishes a teacher of heavy atoms finishes
+    it, too.
     """
     from rdgeodiff.checkpoint import CheckpointError, load_model
 
     example = config.teacher or config.start
-    if not example or config.levels:
+    if not example:
         return {}
     try:
         info = load_model(example).info
     except CheckpointError as error:
         print(f"note: the default sampler and no guide: {error}", file=sys.stderr)
         return {}
-    kept = ("sampling",) if config.teacher else ("sampling", "guide", "finish")
-    return {name: info[name] for name in kept if name in info}
+    kept = {"sampling", "guide", "finish"}
+    if config.teacher:
+        kept.remove("guide")
+    if config.levels or config.strides:
+        kept -= {"sampling", "guide"}
+    if not config.heavy_atoms:
+        kept.remove("finish")
+    return {name: info[name] for name in info if name in kept}
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from rdgeodiff.diffusion.denoiser import Denoiser
-from rdgeodiff.diffusion.samplers import Callback, Noise, dpm_solver_pp_2m_sde
+from rdgeodiff.diffusion.samplers import dpm_solver_pp_2m_sde
 from rdgeodiff.diffusion.schedule import karras_sigmas
+from rdgeodiff.diffusion.solvers import Callback, Noise
 
 
 def langevin(

@@ -98,6 +98,20 @@ def ascent_sigmas(
     return np.concatenate([high, first, *[again] * (climbs - 1), last])
 
 
+def stride_sigmas(
+    count: int,
+    sigma_max: float,
+    rho: float = 7.0,
+    foot: float = ASCENT,
+    climbs: int = 1,
+    reheat: float = REHEAT,
+) -> np.ndarray:
+    """Levels in Å for `euler_ancestral_ascent`, and 0: `count` on a Karras grid down to `foot`,
+    then for each further climb `reheat`, or `foot` if that is lower."""
+    grid = karras_sigmas(count, foot, sigma_max, rho)
+    return np.concatenate([grid[:-1], [min(reheat, foot)] * (climbs - 1), [0.0]])
+
+
 def revisited(sigmas: np.ndarray, visits: int, lowest: float) -> np.ndarray:
     """Decreasing levels in Å in which the last one of at least `lowest` comes `visits` times."""
     again = sigmas[sigmas >= lowest][-1:]

@@ -15,11 +15,16 @@ on conformers shows one of many structures that could lie under the noise, and w
 is their mean. The teacher tells that mean without the scatter (Hinton, Vinyals and Dean 2015), of
 molecules of which no good conformer is at hand as well; if it is guided, the student needs no
 second network for that (Meng et al. 2023), and its own errors are not multiplied by w + 1.
+
+**Fewer calls of `ancestral_ascent`** (`AscentPairing`): the same strides above the foot of the
+climb, and below it one call for all of it. Where two summits are near, one call shows their mean;
+the next one, from fresh noise on that, is past the watershed.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from statistics import NormalDist
 
@@ -28,8 +33,8 @@ import torch
 from rdgeodiff.checkpoint import Model, load_model
 from rdgeodiff.diffusion.denoiser import Denoiser
 from rdgeodiff.diffusion.objectives import plain_pair
-from rdgeodiff.diffusion.samplers import advance
-from rdgeodiff.diffusion.schedule import karras_sigmas
+from rdgeodiff.diffusion.schedule import SETTLED, karras_sigmas, stride_sigmas
+from rdgeodiff.diffusion.solvers import advance
 from rdgeodiff.geometry import center
 from rdgeodiff.graph import MolBatch
 from rdgeodiff.nn.graph_field import GraphFieldNetwork
@@ -108,7 +113,7 @@ class StridePairing:
         self._inner, self._bf16 = config.inner_steps, bf16
         self._quantile = NormalDist(config.log_mean, config.log_std)
 
-    def level(self, sigma: torch.Tensor) -> torch.Tensor:
+    def level(self, sigma: torch.Tensor, atoms: int) -> torch.Tensor:
         """(B,) the one level of a batch, each as likely as the others, from its first σ."""
         share = self._quantile.cdf(math.log(float(sigma[0])))
         segment = min(int(share * len(self._segments)), len(self._segments) - 1)
@@ -124,6 +129,73 @@ class StridePairing:
         x = clean + upper * center(noise, graphs.mask)
         teacher = self.teacher.bind(graphs, "dpm_solver_pp_2m", self._bf16)
         return x, stride_target(teacher, x, upper, lower, self._inner)
+
+
+class AscentPairing:
+    """`StridePairing` for a student of `euler_ancestral_ascent`.
+
+    Its levels are those of that sampler with the foot and the heat that the teacher's own sampling
+    has for molecules of a size.
+
+    Args:
+        config: a run with a `teacher` and `strides`, the levels above the foot.
+        bf16: the teacher's matrix products in bfloat16.
+        device: of the run.
+
+    Raises:
+        CheckpointError: no such teacher, or one that is damaged.
+        ValueError: a teacher that is no `GraphFieldNetwork` or does not climb itself, or `levels`
+            of other students beside the `strides`.
+    """
+
+    def __init__(self, config: TrainConfig, *, bf16: bool, device: torch.device) -> None:
+        if config.levels or config.strides < 1 or config.inner_steps < 1:
+            raise ValueError("strides and inner_steps must be at least 1, and without levels")
+        self.teacher = _teacher(config, device)
+        if self.teacher.sampling.sampler != "ancestral_ascent":
+            raise ValueError(f"{config.teacher} does not draw with ancestral_ascent")
+        self._strides, self._inner, self._bf16 = config.strides, config.inner_steps, bf16
+        self._quantile = NormalDist(config.log_mean, config.log_std)
+
+    def segments(self, atoms: int) -> list[tuple[float, float]]:
+        """Where calls begin and lead in Å with molecules of so many atoms; climbs lead to 0."""
+        own = self.teacher.sampling
+        foot = own.foot_for(atoms)
+        grid = stride_sigmas(self._strides + 1, own.sigma_max, own.rho, foot)[:-1].tolist()
+        strides = [(upper, lower**2 / upper) for upper, lower in itertools.pairwise(grid)]
+        climbs = sorted({foot, min(own.reheat, foot)}, reverse=True)
+        return [*strides, *((level, 0.0) for level in climbs)]
+
+    def level(self, sigma: torch.Tensor, atoms: int) -> torch.Tensor:
+        """(B,) the one level of a batch, each as likely as the others, from its first σ."""
+        segments = self.segments(atoms)
+        share = self._quantile.cdf(math.log(float(sigma[0])))
+        chosen = segments[min(int(share * len(segments)), len(segments) - 1)]
+        return torch.full_like(sigma, chosen[0])
+
+    @torch.no_grad()
+    def __call__(
+        self, graphs: MolBatch, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Centred noisy positions and the student's targets, both (B, N, 3) in Å."""
+        x, _ = plain_pair(graphs, clean, noise, sigma)
+        teacher = self.teacher.bind(graphs, "dpm_solver_pp_2m", self._bf16)
+        level = float(sigma[0])
+        # A level between two of them, as in validation, is on the way of the nearer one.
+        near = [(abs(math.log(a / level)), a, b) for a, b in self.segments(graphs.mask.shape[1])]
+        _, upper, lower = min(near)
+        if lower > 0:
+            return x, stride_target(teacher, x, level, lower * level / upper, self._inner)
+        return x, summit(teacher, x, level, self._inner)
+
+
+def summit(teacher: Denoiser, x: torch.Tensor, sigma: float, inner: int) -> torch.Tensor:
+    """Where `inner` calls uphill from `x` (B, N, 3) at `sigma` lead, down to `SETTLED` (Å)."""
+    end = min(SETTLED, sigma)
+    for k in range(inner):
+        level = sigma * (end / sigma) ** (k / max(inner - 1, 1))
+        x = teacher(x, torch.full((len(x),), level, dtype=x.dtype, device=x.device))
+    return x
 
 
 class LikenessPairing:
@@ -142,7 +214,7 @@ class LikenessPairing:
     def __init__(self, config: TrainConfig, *, bf16: bool, device: torch.device) -> None:
         self.teacher, self._bf16 = _teacher(config, device), bf16
 
-    def level(self, sigma: torch.Tensor) -> torch.Tensor:
+    def level(self, sigma: torch.Tensor, atoms: int) -> torch.Tensor:
         """(B,) as drawn: the student is called at all levels."""
         return sigma
 
@@ -156,11 +228,14 @@ class LikenessPairing:
         return x, teacher(x, sigma)
 
 
-def teaching(
-    config: TrainConfig, *, bf16: bool, device: torch.device
-) -> StridePairing | LikenessPairing:
-    """What the `teacher` of a run teaches; raises as the two classes do."""
-    kind = StridePairing if config.levels else LikenessPairing
+Teaching = StridePairing | AscentPairing | LikenessPairing
+
+
+def teaching(config: TrainConfig, *, bf16: bool, device: torch.device) -> Teaching:
+    """What the `teacher` of a run teaches; raises as the three classes do."""
+    kind: type[Teaching] = StridePairing if config.levels else LikenessPairing
+    if config.strides:
+        kind = AscentPairing
     return kind(config, bf16=bf16, device=device)
 
 
@@ -174,12 +249,15 @@ def _teacher(config: TrainConfig, device: torch.device) -> Model:
 def distilling(config: TrainConfig, teacher: str, calls: int) -> TrainConfig:
     """A run as in `config`, a fine-tuning of `teacher`, turned into its distillation.
 
+    A model of heavy atoms, which climbs, gets a student that makes so many of its calls.
+
     Raises:
+        CheckpointError: no such teacher, or one that is damaged.
         ValueError: fewer than two calls.
     """
+    levels = student_levels(calls)
+    if load_model(teacher).sampling.sampler == "ancestral_ascent" and config.heavy_atoms:
+        return dataclasses.replace(config, teacher=teacher, strides=calls - 1)
     return dataclasses.replace(
-        config,
-        teacher=teacher,
-        levels=student_levels(calls),
-        ancestral=calls >= ANCESTRAL_FROM,
+        config, teacher=teacher, levels=levels, ancestral=calls >= ANCESTRAL_FROM
     )

@@ -14,13 +14,13 @@ from tqdm.auto import tqdm
 from rdgeodiff.architectures import architecture
 from rdgeodiff.data.shards import Shard, read_shard
 from rdgeodiff.diffusion.objectives import Pairing
-from rdgeodiff.graph import MolBatch
+from rdgeodiff.graph import MolBatch, is_hydrogen
 from rdgeodiff.nn.graph_field import GraphFieldNetwork
 from rdgeodiff.nn.theories import Theories
 from rdgeodiff.precision import takes_bf16
 from rdgeodiff.training.batches import TrainingBatch
 from rdgeodiff.training.config import TrainConfig
-from rdgeodiff.training.distillation import LikenessPairing, StridePairing, teaching
+from rdgeodiff.training.distillation import Teaching, teaching
 from rdgeodiff.training.losses import loss_of, optimizers_of, pairing_of
 from rdgeodiff.training.resident import mixture_on
 from rdgeodiff.training.skeletons import strip
@@ -70,7 +70,7 @@ class Trainer:
         self.step = 0
         self.samples = 0
         self.skipped = 0
-        self._teaching: StridePairing | LikenessPairing | None = None
+        self._teaching: Teaching | None = None
         if config.teacher:
             self._teaching = teaching(config, bf16=self.bf16, device=self.device)
         self._pairing = self._teaching or pairing_of(config)
@@ -139,7 +139,11 @@ class Trainer:
     def placed(self, batch: TrainingBatch) -> TrainingBatch:
         """The batch on the run's device, at the noise levels that a teacher teaches."""
         if self._teaching is not None:
-            batch.sigma = self._teaching.level(batch.sigma)
+            # As many as the network gets to see.
+            shown = batch.graphs.mask
+            if self.config.heavy_atoms:
+                shown = shown & ~is_hydrogen(batch.graphs.node_codes)
+            batch.sigma = self._teaching.level(batch.sigma, int(shown.sum(1).max()))
         return batch.to(self.device)
 
     def save(self) -> None:
