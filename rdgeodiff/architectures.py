@@ -41,6 +41,8 @@ from rdgeodiff.nn.graph_field import GraphFieldConfig, GraphFieldNetwork
 
 # Samplers that walk the T steps of the schedule, or some of them, and not a grid of their own.
 _ON_SCHEDULE = ("ancestral", "langevin")
+# Those that climb from a foot that depends on a molecule's size, and may do so again.
+_CLIMBING = {"ancestral_ascent": ascent_sigmas, "euler_ancestral_ascent": stride_sigmas}
 _THEORY = "theories."  # before the names of `FieldProcess.theories` in a file
 SWITCH = 0.5  # Å, where "staged" goes over to Langevin dynamics
 _FEATURES = [NODE_DIM, PAIR_DIM, list(ELEMENTS)]
@@ -303,19 +305,10 @@ def _levels(
 ) -> list[float]:
     default = len(schedule) if sampler == "langevin" else sampling.steps
     count = steps or (sampling.steps_for(atoms) if sampler == sampling.sampler else default)
-    if sampler == "ancestral_ascent":
-        return ascent_sigmas(
+    if sampler in _CLIMBING:
+        return _CLIMBING[sampler](
             count,
             sampling.sigma_min,
-            sampling.sigma_max,
-            sampling.rho,
-            foot=sampling.foot_for(atoms),
-            climbs=sampling.climbs_for(atoms),
-            reheat=sampling.reheat,
-        ).tolist()
-    if sampler == "euler_ancestral_ascent":
-        return stride_sigmas(
-            count,
             sampling.sigma_max,
             sampling.rho,
             foot=sampling.foot_for(atoms),

@@ -31,8 +31,8 @@ STOCHASTIC = (
     "euler_ancestral",
 )
 # To a maximum of the density, not to a sample of it.
-CLIMBING = ("ancestral_ascent", "dpm_solver_pp_2m_ascent")
-JUMPING = ("euler_ancestral_ascent",)  # a call leads to the summit, if the network was taught so
+CLIMBING = ("ancestral_ascent", "dpm_solver_pp_2m_ascent", "euler_ancestral_ascent")
+AGAIN = ("ancestral_ascent", "euler_ancestral_ascent")  # if they are told to
 DEFAULTS = Sampling()
 
 
@@ -41,8 +41,8 @@ def _default_levels(name: str) -> np.ndarray:
         return Schedule().subset(DEFAULTS.steps)
     if name == "ancestral_ascent":
         return ascent_sigmas(DEFAULTS.steps, DEFAULTS.sigma_min, DEFAULTS.sigma_max)
-    if name in JUMPING:
-        return stride_sigmas(DEFAULTS.steps, DEFAULTS.sigma_max)
+    if name == "euler_ancestral_ascent":
+        return stride_sigmas(DEFAULTS.steps, DEFAULTS.sigma_min, DEFAULTS.sigma_max)
     return karras_sigmas(DEFAULTS.steps, DEFAULTS.sigma_min, DEFAULTS.sigma_max, DEFAULTS.rho)
 
 
@@ -65,7 +65,7 @@ def target() -> torch.Tensor:
 
 def test_names_and_signatures():
     assert {"ancestral", "heun", "dpm_solver_pp_2m"} <= set(SAMPLERS)
-    assert set(NAMES) == set(DETERMINISTIC + STOCHASTIC + CLIMBING + JUMPING), (
+    assert set(NAMES) == set(DETERMINISTIC + STOCHASTIC + CLIMBING), (
         "tell the new sampler's kind above"
     )
     assert DEFAULTS.sampler in SAMPLERS
@@ -333,36 +333,38 @@ def test_a_level_that_comes_again_is_fresh_noise_on_the_prediction(target):
     assert network_calls("ddim", 4, 3) == 6
 
 
-def test_a_jump_is_fresh_noise_on_the_summit_and_nothing_of_what_was_before(target):
+def test_a_level_of_a_climb_that_comes_again_is_a_climb_of_its_own(target):
     """Of `euler_ancestral_ascent`; above the ascent it is the paper's kernel."""
-    drawn, seen = [_noise(target.shape, seed=k)(0) for k in range(3)], []
+    drawn, seen = [_noise(target.shape, seed=k)(0) for k in range(4)], []
     found = SAMPLERS["euler_ancestral_ascent"](
         lambda x, s: seen.append(x) or 0.9 * x,
         target,
-        [2.0, 0.8, 0.5, 0.5, 0.0],
-        noise=lambda step: drawn[step],
+        [2.0, 0.8, 0.4, 0.5, 0.5, 0.0],
+        noise=lambda step: drawn[step] if step != 1 else pytest.fail("noise in an ascent"),
     )
     above = SAMPLERS["euler_ancestral"](
         lambda x, s: 0.9 * x if s[0] > 1 else x, target, [2.0, 0.8, 0.0], noise=lambda k: drawn[0]
     )
-    assert torch.allclose(seen[1], above)
-    assert torch.allclose(seen[2], 0.9 * seen[1] + 0.5 * drawn[1])
+    assert torch.allclose(seen[1], above) and torch.allclose(seen[2], 0.9 * seen[1])
     assert torch.allclose(seen[3], 0.9 * seen[2] + 0.5 * drawn[2])
-    assert torch.allclose(found, 0.9 * seen[3])
+    assert torch.allclose(seen[4], 0.9 * seen[3] + 0.5 * drawn[3])
+    assert torch.allclose(found, 0.9 * seen[4])
 
 
-def test_the_grid_of_strides_ends_in_jumps():
-    assert stride_sigmas(5, 12.17, foot=0.8, climbs=3) == pytest.approx(
-        [*karras_sigmas(5, 0.8, 12.17)[:5], 0.5, 0.5, 0.0]
+def test_the_grid_of_strides_ends_in_climbs():
+    assert stride_sigmas(6, 0.4, 12.17, foot=0.8, climbs=3) == pytest.approx(
+        [*karras_sigmas(5, 0.8, 12.17)[:5], 0.4, 0.5, 0.5, 0.0]
     )
-    assert stride_sigmas(3, 12.17, foot=0.4, climbs=2)[2:] == pytest.approx([0.4, 0.4, 0.0])
-    assert network_calls("euler_ancestral_ascent", 5, 3) == 7
+    assert stride_sigmas(3, 0.4, 12.17, foot=0.45, climbs=2)[1:] == pytest.approx(
+        [0.45, 0.4, 0.45, 0.0]
+    )
+    assert stride_sigmas(4, 0.5, 12.17, foot=0.5) == pytest.approx(karras_sigmas(4, 0.5, 12.17))
+    assert network_calls("euler_ancestral_ascent", 6, 3) == 8
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_levels_that_rise_are_refused_where_nothing_climbs(name, target):
-    climbs = name in ("ancestral_ascent", *JUMPING)
-    wrong = [2.0, 0.5, 1.0, 0.1, 0.0] if climbs else [0.5, 0.2, 0.4, 0.1, 0.0]
+    wrong = [2.0, 0.5, 1.0, 0.1, 0.0] if name in AGAIN else [0.5, 0.2, 0.4, 0.1, 0.0]
     with pytest.raises(ValueError, match="decrease strictly"):
         SAMPLERS[name](lambda x, s: target, target, wrong, noise=_noise(target.shape))
 

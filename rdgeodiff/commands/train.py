@@ -161,11 +161,16 @@ def _sampling(config: Any) -> Any:
     """How a trained denoiser is sampled: a distilled one at the levels it was made for."""
     from rdgeodiff.architectures import Sampling
     from rdgeodiff.checkpoint import load_model
+    from rdgeodiff.diffusion.schedule import LEVELS_BELOW, NEAR_SUMMIT
 
     if config.strides:
         own = load_model(config.teacher).sampling
         return dataclasses.replace(
-            own, sampler="euler_ancestral_ascent", steps=config.strides + 1, steps_small=0
+            own,
+            sampler="euler_ancestral_ascent",
+            steps=config.strides + LEVELS_BELOW,
+            steps_small=0,
+            sigma_min=NEAR_SUMMIT,
         )
     if not config.levels:
         return Sampling()

@@ -73,15 +73,17 @@ def euler_ancestral_ascent(
     noise: Noise,
     callback: Callback | None = None,
 ) -> torch.Tensor:
-    """`euler_ancestral` down to `ASCENT`; from there every call leads to a summit.
+    """`ancestral_ascent` with one call a level above `ASCENT` in place of two.
 
-    For networks distilled to take the steps of `ancestral_ascent` in strides: one call in place of
-    two at high noise, one in place of a whole climb below. Every climb but the first starts from
-    fresh noise on the summit before it, and so looks again at what one call has blurred.
+    For networks distilled to take its steps there in one stride each. A level that comes once more
+    is a climb of its own, from fresh noise.
     """
     for step, (now, after) in enumerate(pairs(sigmas, rising_below=ASCENT)):
         denoised = evaluate(denoiser, x, now, step, callback)
-        keep = 0.0 if now <= ASCENT else (after / now) ** 2
+        if now <= ASCENT:
+            x = denoised + after * noise(step) if after >= now else denoised
+            continue
+        keep = (after / now) ** 2
         x = denoised + keep * (x - denoised)
         if after > 0:
             x = x + after * math.sqrt(1.0 - keep) * noise(step)

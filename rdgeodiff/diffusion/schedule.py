@@ -15,6 +15,8 @@ ASCENT = 0.86  # Å, the highest level from which the sampler `ancestral_ascent`
 REHEAT = 0.5  # Å, from where it climbs again
 SETTLED = 0.2  # Å; of climbs that others follow, the lowest level
 LEVELS_AGAIN = 2  # of every climb but the first, down to `SETTLED`
+LEVELS_BELOW = 2  # of the first climb of `euler_ancestral_ascent`, down to `NEAR_SUMMIT`
+NEAR_SUMMIT = 0.4  # Å
 _RHO_BELOW = 3.0  # of its grid from there on
 _NEAR = 0.8  # share of `SETTLED` that is as low
 
@@ -100,16 +102,25 @@ def ascent_sigmas(
 
 def stride_sigmas(
     count: int,
+    sigma_min: float,
     sigma_max: float,
     rho: float = 7.0,
     foot: float = ASCENT,
     climbs: int = 1,
     reheat: float = REHEAT,
 ) -> np.ndarray:
-    """Levels in Å for `euler_ancestral_ascent`, and 0: `count` on a Karras grid down to `foot`,
-    then for each further climb `reheat`, or `foot` if that is lower."""
-    grid = karras_sigmas(count, foot, sigma_max, rho)
-    return np.concatenate([grid[:-1], [min(reheat, foot)] * (climbs - 1), [0.0]])
+    """`count` decreasing levels in Å for `euler_ancestral_ascent`, then `reheat`, or `foot` if that
+    is lower, for each further climb, and 0.
+
+    The last `LEVELS_BELOW` of the `count` are the first climb, from `foot` to `sigma_min`; those
+    above lie on a Karras grid. Where there is no room for both, all do.
+    """
+    above = count - LEVELS_BELOW
+    if above < 1 or not sigma_min < foot < sigma_max:
+        return karras_sigmas(count, sigma_min, sigma_max, rho)
+    high = karras_sigmas(above + 1, foot, sigma_max, rho)[:above]
+    first = np.geomspace(foot, sigma_min, LEVELS_BELOW)
+    return np.concatenate([high, first, [min(reheat, foot)] * (climbs - 1), [0.0]])
 
 
 def revisited(sigmas: np.ndarray, visits: int, lowest: float) -> np.ndarray:

@@ -16,9 +16,9 @@ is their mean. The teacher tells that mean without the scatter (Hinton, Vinyals 
 molecules of which no good conformer is at hand as well; if it is guided, the student needs no
 second network for that (Meng et al. 2023), and its own errors are not multiplied by w + 1.
 
-**Fewer calls of `ancestral_ascent`** (`AscentPairing`): the same strides above the foot of the
-climb, and below it one call for all of it. Where two summits are near, one call shows their mean;
-the next one, from fresh noise on that, is past the watershed.
+**Fewer calls of `ancestral_ascent`** (`AscentPairing`): such strides above the foot of its climb,
+likeness below. A whole climb in one call is not worth learning: where two summits are near, it
+would show their mean.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import torch
 from rdgeodiff.checkpoint import Model, load_model
 from rdgeodiff.diffusion.denoiser import Denoiser
 from rdgeodiff.diffusion.objectives import plain_pair
-from rdgeodiff.diffusion.schedule import SETTLED, karras_sigmas, stride_sigmas
+from rdgeodiff.diffusion.schedule import ASCENT, LEVELS_BELOW, SETTLED, karras_sigmas
 from rdgeodiff.diffusion.solvers import advance
 from rdgeodiff.geometry import center
 from rdgeodiff.graph import MolBatch
@@ -46,6 +46,7 @@ LOWEST = 0.0342  # Å
 # With so many calls noise is worth adding back after each: it mends what the call before left wrong
 # (benchmarks/TRAINING.md, "What a student can reach").
 ANCESTRAL_FROM = 6
+CLIMBS_SHARE = 0.4  # of what an `AscentPairing` teaches
 # A student begins as its teacher, and yet has further to go than a fine-tuned model.
 LEARNING_RATE = 1e-3
 
@@ -132,10 +133,8 @@ class StridePairing:
 
 
 class AscentPairing:
-    """`StridePairing` for a student of `euler_ancestral_ascent`.
-
-    Its levels are those of that sampler with the foot and the heat that the teacher's own sampling
-    has for molecules of a size.
+    """Both, for a student of `euler_ancestral_ascent`: strides above the foot that the teacher's
+    climbs have with molecules of a size, and what the teacher denoises to from there down.
 
     Args:
         config: a run with a `teacher` and `strides`, the levels above the foot.
@@ -158,20 +157,22 @@ class AscentPairing:
         self._quantile = NormalDist(config.log_mean, config.log_std)
 
     def segments(self, atoms: int) -> list[tuple[float, float]]:
-        """Where calls begin and lead in Å with molecules of so many atoms; climbs lead to 0."""
+        """Where strides begin and where they lead in Å, with molecules of so many atoms."""
         own = self.teacher.sampling
-        foot = own.foot_for(atoms)
-        grid = stride_sigmas(self._strides + 1, own.sigma_max, own.rho, foot)[:-1].tolist()
-        strides = [(upper, lower**2 / upper) for upper, lower in itertools.pairwise(grid)]
-        climbs = sorted({foot, min(own.reheat, foot)}, reverse=True)
-        return [*strides, *((level, 0.0) for level in climbs)]
+        grid = karras_sigmas(self._strides + 1, own.foot_for(atoms), own.sigma_max, own.rho)
+        ends = itertools.pairwise(grid[:-1].tolist())
+        # Below the next level, from where noise leads up again.
+        return [(upper, lower**2 / upper) for upper, lower in ends]
 
     def level(self, sigma: torch.Tensor, atoms: int) -> torch.Tensor:
-        """(B,) the one level of a batch, each as likely as the others, from its first σ."""
+        """(B,) the one level of a batch, from its first σ: a stride's, each as likely as the
+        others, or any of a climb."""
         segments = self.segments(atoms)
         share = self._quantile.cdf(math.log(float(sigma[0])))
-        chosen = segments[min(int(share * len(segments)), len(segments) - 1)]
-        return torch.full_like(sigma, chosen[0])
+        if share < CLIMBS_SHARE:
+            return torch.full_like(sigma, SETTLED * (ASCENT / SETTLED) ** (share / CLIMBS_SHARE))
+        chosen = int((share - CLIMBS_SHARE) / (1.0 - CLIMBS_SHARE) * len(segments))
+        return torch.full_like(sigma, segments[min(chosen, len(segments) - 1)][0])
 
     @torch.no_grad()
     def __call__(
@@ -181,21 +182,12 @@ class AscentPairing:
         x, _ = plain_pair(graphs, clean, noise, sigma)
         teacher = self.teacher.bind(graphs, "dpm_solver_pp_2m", self._bf16)
         level = float(sigma[0])
-        # A level between two of them, as in validation, is on the way of the nearer one.
-        near = [(abs(math.log(a / level)), a, b) for a, b in self.segments(graphs.mask.shape[1])]
-        _, upper, lower = min(near)
-        if lower > 0:
-            return x, stride_target(teacher, x, level, lower * level / upper, self._inner)
-        return x, summit(teacher, x, level, self._inner)
-
-
-def summit(teacher: Denoiser, x: torch.Tensor, sigma: float, inner: int) -> torch.Tensor:
-    """Where `inner` calls uphill from `x` (B, N, 3) at `sigma` lead, down to `SETTLED` (Å)."""
-    end = min(SETTLED, sigma)
-    for k in range(inner):
-        level = sigma * (end / sigma) ** (k / max(inner - 1, 1))
-        x = teacher(x, torch.full((len(x),), level, dtype=x.dtype, device=x.device))
-    return x
+        if level <= ASCENT:
+            return x, teacher(x, sigma)
+        # A level between two, as in validation, belongs to the nearer one.
+        segments = self.segments(int(graphs.n_atoms.max()))
+        upper, lower = min(segments, key=lambda s: abs(math.log(s[0] / level)))
+        return x, stride_target(teacher, x, level, lower * level / upper, self._inner)
 
 
 class LikenessPairing:
@@ -249,15 +241,19 @@ def _teacher(config: TrainConfig, device: torch.device) -> Model:
 def distilling(config: TrainConfig, teacher: str, calls: int) -> TrainConfig:
     """A run as in `config`, a fine-tuning of `teacher`, turned into its distillation.
 
-    A model of heavy atoms, which climbs, gets a student that makes so many of its calls.
+    A model of heavy atoms, which climbs, gets a student that makes so many calls and climbs again
+    as often as it does.
 
     Raises:
         CheckpointError: no such teacher, or one that is damaged.
-        ValueError: fewer than two calls.
+        ValueError: fewer than two calls, or three where there are climbs.
     """
     levels = student_levels(calls)
     if load_model(teacher).sampling.sampler == "ancestral_ascent" and config.heavy_atoms:
-        return dataclasses.replace(config, teacher=teacher, strides=calls - 1)
+        strides = calls - LEVELS_BELOW
+        if strides < 1:
+            raise ValueError(f"a student that climbs needs at least {LEVELS_BELOW + 1} calls")
+        return dataclasses.replace(config, teacher=teacher, strides=strides)
     return dataclasses.replace(
         config, teacher=teacher, levels=levels, ancestral=calls >= ANCESTRAL_FROM
     )
