@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections import Counter
-
 import pytest
 import torch
-from helpers import embedded, graph_of, taught, tiny_network
+from helpers import embedded, graph_of, taught
 
 from rdgeodiff import EmbedMoleculesDiffusion
-from rdgeodiff.architectures import FieldProcess
-from rdgeodiff.checkpoint import load_model, save_model
+from rdgeodiff.checkpoint import load_model
 from rdgeodiff.cli import main
 from rdgeodiff.diffusion.samplers import SAMPLERS, ddim
-from rdgeodiff.diffusion.schedule import ASCENT, stride_sigmas
 from rdgeodiff.diffusion.solvers import advance
-from rdgeodiff.graph import MolBatch
 from rdgeodiff.pipeline import Pipeline
 from rdgeodiff.samples import SampleRequest
 from rdgeodiff.training.config import TrainConfig
-from rdgeodiff.training.distillation import (
-    AscentPairing,
-    StridePairing,
-    stride_target,
-    student_levels,
-)
+from rdgeodiff.training.distillation import StridePairing, stride_target, student_levels
 
 
 def gaussian(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -131,97 +120,6 @@ def test_distilled_on_the_command_line_it_embeds_with_as_many_calls(tmp_path, co
     Pipeline(model).sample([request], on_result=lambda *_: None)
     assert len(calls) == count
     assert model.sampling.sampler == sampler
-
-
-def test_a_student_that_climbs_and_has_learnt_everything_is_at_the_foot_what_its_teacher_is():
-    pairing = ascent_pairing(strides=3)
-    below = dict(pairing.segments(30))
-    levels = stride_sigmas(5, 0.4, 12.17, foot=0.86, climbs=2)
-
-    def student(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        if float(sigma[0]) <= ASCENT:
-            return gaussian(x, sigma)
-        upper = min(below, key=lambda s: abs(s - float(sigma[0])))
-        return stride_target(gaussian, x, upper, below[upper], 60)
-
-    generator = torch.Generator().manual_seed(1)
-    seen = []
-
-    def noise(step: int) -> torch.Tensor:
-        return torch.randn(500, 20, 3, generator=generator).double()
-
-    SAMPLERS["euler_ancestral_ascent"](
-        lambda x, s: seen.append(x) or student(x, s),
-        2.0 + levels[0] * noise(-1),
-        levels,
-        noise=noise,
-    )
-    assert len(seen) == 6
-    # Spread as the distribution is, with the noise of the level.
-    assert float(seen[3].std()) == pytest.approx((1 + 0.86**2) ** 0.5, rel=0.03)
-    assert float(seen[3].mean()) == pytest.approx(2.0, abs=0.02)
-
-
-def ascent_pairing(strides: int, **changes) -> AscentPairing:
-    config = TrainConfig(
-        {"a": 1.0}, **{"teacher": "swift", "heavy_atoms": True, "strides": strides, **changes}
-    )
-    return AscentPairing(config, bf16=False, device=torch.device("cpu"))
-
-
-@pytest.mark.parametrize(
-    "changes", [{"strides": 0}, {"levels": [2.0, 1.0]}, {"inner_steps": 0}, {"teacher": "fast"}]
-)
-def test_a_student_of_climbs_needs_strides_and_a_teacher_that_climbs(changes):
-    with pytest.raises(ValueError, match="strides|ascent"):
-        ascent_pairing(**{"strides": 4, **changes})
-
-
-@pytest.mark.parametrize("atoms", [8, 15, 30])
-def test_the_pairing_teaches_what_its_sampler_visits(atoms):
-    """Molecules of every size learn strides from the levels they are drawn at, each as often as the
-    others, and below the foot what the teacher denoises to."""
-    pairing = ascent_pairing(strides=4)
-    own = dataclasses.replace(
-        pairing.teacher.sampling, sampler="euler_ancestral_ascent", steps=6, sigma_min=0.4
-    )
-    visited = FieldProcess().noise_levels(own, own.sampler, 0, atoms)
-    drawn = torch.exp(-0.7 + 1.6 * torch.randn(1000, generator=torch.Generator().manual_seed(0)))
-    levels = [float(pairing.level(s.view(1), atoms)) for s in drawn]
-    climbs = [level for level in levels if level <= ASCENT]
-    strides = Counter(round(level, 4) for level in levels if level > ASCENT)
-    assert sorted(strides, reverse=True) == pytest.approx(visited[:4], abs=1e-3)
-    assert min(strides.values()) > 100 and len(climbs) > 350
-    assert min(climbs) < 0.21 and max(climbs) > 0.84
-
-    graphs = MolBatch.collate([graph_of("CCCCO")])
-    clean, noise = torch.randn(2, 1, graphs.mask.shape[1], 3).unbind()
-    teacher = pairing.teacher.bind(graphs, "dpm_solver_pp_2m")
-    for level, lower in pairing.segments(graphs.mask.shape[1]):
-        x, target = pairing(graphs, clean, noise, torch.tensor([level]))
-        assert torch.allclose(target, stride_target(teacher, x, level, lower, 4), atol=1e-4)
-    x, target = pairing(graphs, clean, noise, torch.tensor([0.4]))
-    assert torch.allclose(target, teacher(x, torch.tensor([0.4])))
-
-
-@pytest.mark.parametrize("model", ["swift", "own"])
-def test_a_student_of_heavy_atoms_keeps_the_finish_of_its_teacher(tmp_path, model):
-    """A teacher that climbs has one that climbs, another one of few levels."""
-    if model == "own":
-        whole = save_model(tmp_path / "whole", tiny_network(2), {})
-        entry = {"model": "whole", "levels": [0.5], "sha256": load_model(whole).info["sha256"]}
-        own = {"heavy_atoms": True, "sampling": {"steps": 3}, "finish": entry}
-        model = save_model(tmp_path / "own", tiny_network(1), own)
-    _, path = taught(tmp_path, f"--from {model} --distill 4")
-    student, teacher = load_model(path), load_model(model)
-    assert student.heavy_atoms and student.info["finish"] == teacher.info["finish"]
-    climbs = teacher.sampling.sampler == "ancestral_ascent"
-    assert student.sampling.sampler == ("euler_ancestral_ascent" if climbs else "ddim")
-    levels = student.process.noise_levels(student.sampling, student.sampling.sampler, 0, 5)
-    assert len(levels) == 5
-    mol = embedded("CCCCO")
-    [result] = EmbedMoleculesDiffusion([mol], 2, model=str(path), maxAttempts=1, randomSeed=1)
-    assert len(result.conf_ids) + sum(result.failures.values()) >= 2
 
 
 def test_distilling_needs_a_model(tmp_path, capsys):

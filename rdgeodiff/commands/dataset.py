@@ -21,6 +21,13 @@ def register(commands: Any) -> None:
     featurize = add_command(actions, "featurize", run_featurize)
     featurize.add_argument("archive")
     featurize.add_argument("output", help="shard, .npz")
+    featurize.add_argument(
+        "--hydrogens-anew",
+        type=int,
+        default=0,
+        metavar="N",
+        help="N copies of each conformer, hydrogens set on its heavy atoms anew: for `finishing`",
+    )
     geom = add_command(actions, "geom", run_geom)
     geom.add_argument("source", help="GEOM's rdkit_folder, or a preprocessed .pkl of GeoDiff")
     geom.add_argument("folder", help="files are written here; a run that was stopped goes on")
@@ -54,7 +61,11 @@ def run_featurize(args: argparse.Namespace) -> int:
     """An archive of conformers as a training shard."""
     from rdgeodiff.data.conformer_sets import featurize_archive
 
-    count = featurize_archive(args.archive, args.output, progress=not args.quiet)
+    if args.hydrogens_anew < 0:
+        raise ValueError(f"--hydrogens-anew must not be negative, not {args.hydrogens_anew}")
+    count = featurize_archive(
+        args.archive, args.output, hydrogens_anew=args.hydrogens_anew, progress=not args.quiet
+    )
     print(f"{args.output}: {count} molecules")
     return DONE
 

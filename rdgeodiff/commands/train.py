@@ -116,8 +116,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _config(args: argparse.Namespace) -> Any:
     """The TrainConfig of --config, of --from and --data, or of both."""
     from rdgeodiff.training.config import TrainConfig
-    from rdgeodiff.training.distillation import LEARNING_RATE, distilling
     from rdgeodiff.training.start import fine_tuning, shard_shares
+    from rdgeodiff.training.teaching import LEARNING_RATE, distilling
 
     if not args.config and not (args.start and args.data):
         raise ValueError("name a --config, or a model and shards with --from and --data")

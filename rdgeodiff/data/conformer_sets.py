@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from rdgeodiff.chem.featurize import featurize
 from rdgeodiff.data.arrays import ArraysError, read_arrays
 from rdgeodiff.data.shards import Reference, write_shard
+from rdgeodiff.skeleton import skeleton
 
 # Kinds of numpy's types and number of axes.
 _ARRAYS = {"smiles": ("US", 1), "n_atoms": ("iu", 1), "n_confs": ("iu", 1), "coords": ("iuf", 2)}
@@ -126,15 +127,35 @@ def write_archive(path: str | os.PathLike[str], molecules: Sequence[ReferenceMol
 
 
 def featurize_archive(
-    source: str | os.PathLike[str], target: str | os.PathLike[str], *, progress: bool = True
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    hydrogens_anew: int = 0,
+    progress: bool = True,
 ) -> int:
-    """Write the shard `target` of the archive `source`; returns the number of molecules."""
+    """Write the shard `target` of the archive `source`; returns the number of molecules.
+
+    With `hydrogens_anew`, so many copies of each conformer take its place, whose hydrogens have
+    been set on the heavy atoms as `Skeleton.with_hydrogens` does: what a model that finishes
+    skeletons starts from, and no geometries to learn. Such a shard holds no energies.
+    """
     total = len(_load(source)["n_atoms"])
     molecules = tqdm(
         read_archive(source), total=total, desc=Path(source).stem, unit="mol", disable=not progress
     )
     references = (Reference(featurize(m.mol), m.positions, m.energies) for m in molecules)
+    if hydrogens_anew:
+        references = (_set_anew(r, hydrogens_anew, k) for k, r in enumerate(references))
     return write_shard(target, references)
+
+
+def _set_anew(reference: Reference, copies: int, seed: int) -> Reference:
+    """Hydrogens of a molecule in places of no conformer; heavy atoms stay."""
+    bare, rng = skeleton(reference.graph), np.random.default_rng(seed)
+    positions = np.repeat(np.asarray(reference.positions, np.float64), copies, 0)
+    if bare is not None:
+        positions = np.array([bare.with_hydrogens(x[bare.atoms], rng) for x in positions])
+    return Reference(reference.graph, positions)
 
 
 def _numbers(mol: Chem.Mol) -> list[int]:

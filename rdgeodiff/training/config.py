@@ -46,7 +46,9 @@ class TrainConfig:
             that learns to denoise as its teacher does, at every level.
         strides: of a student of a teacher that is sampled with `ancestral_ascent`: levels above its
             foot, one call each; it is sampled with `euler_ancestral_ascent`. 0 for other students.
-        inner_steps: of the teacher between two levels, or in a climb.
+        finishing: levels in Å over which the teacher climbs to the end, of a student that does so
+            in one call from the highest; empty for other students.
+        inner_steps: of the teacher between two levels.
         ancestral: the student is sampled with `euler_ancestral`, which adds noise after each call,
             and not with `ddim`.
         heavy_atoms: train on molecules without their hydrogens, for a model that draws skeletons
@@ -77,6 +79,7 @@ class TrainConfig:
     teacher: str = ""
     levels: list[float] = field(default_factory=list)
     strides: int = 0
+    finishing: list[float] = field(default_factory=list)
     inner_steps: int = 4
     ancestral: bool = False
     heavy_atoms: bool = False
@@ -85,8 +88,8 @@ class TrainConfig:
         if self.objective not in OBJECTIVES:
             known = ", ".join(OBJECTIVES)
             raise ValueError(f"unknown objective {self.objective!r}; known: {known}")
-        if (self.levels or self.strides) and not self.teacher:
-            raise ValueError("levels and strides are a student's, and no teacher is named")
+        if (self.levels or self.strides or self.finishing) and not self.teacher:
+            raise ValueError("levels, strides and finishing are a student's; no teacher is named")
         for name in ("floors", "temperatures", "theories"):
             if unknown := getattr(self, name).keys() - self.shards.keys():
                 raise ValueError(f"{name} name {sorted(unknown)}, which are not among the shards")

@@ -15,16 +15,10 @@ on conformers shows one of many structures that could lie under the noise, and w
 is their mean. The teacher tells that mean without the scatter (Hinton, Vinyals and Dean 2015), of
 molecules of which no good conformer is at hand as well; if it is guided, the student needs no
 second network for that (Meng et al. 2023), and its own errors are not multiplied by w + 1.
-
-**Fewer calls of `ancestral_ascent`** (`AscentPairing`): such strides above the foot of its climb,
-likeness below. A whole climb in one call is not worth learning: where two summits are near, it
-would show their mean.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 import math
 from statistics import NormalDist
 
@@ -33,7 +27,7 @@ import torch
 from rdgeodiff.checkpoint import Model, load_model
 from rdgeodiff.diffusion.denoiser import Denoiser
 from rdgeodiff.diffusion.objectives import plain_pair
-from rdgeodiff.diffusion.schedule import ASCENT, LEVELS_BELOW, SETTLED, karras_sigmas
+from rdgeodiff.diffusion.schedule import karras_sigmas
 from rdgeodiff.diffusion.solvers import advance
 from rdgeodiff.geometry import center
 from rdgeodiff.graph import MolBatch
@@ -43,12 +37,6 @@ from rdgeodiff.training.config import TrainConfig
 # A student is called at the upper ends of equal parts of a Karras grid down to here. The last call
 # settles bonds and angles: from 0.25 Å with four calls, from 0.1 Å with eight.
 LOWEST = 0.0342  # Å
-# With so many calls noise is worth adding back after each: it mends what the call before left wrong
-# (benchmarks/TRAINING.md, "What a student can reach").
-ANCESTRAL_FROM = 6
-CLIMBS_SHARE = 0.4  # of what an `AscentPairing` teaches
-# A student begins as its teacher, and yet has further to go than a fine-tuned model.
-LEARNING_RATE = 1e-3
 
 
 def student_levels(calls: int, sigma_max: float = 12.17) -> list[float]:
@@ -105,7 +93,7 @@ class StridePairing:
             raise ValueError(f"levels must be two or more that decrease, not {config.levels}")
         if config.inner_steps < 1:
             raise ValueError(f"inner_steps must be at least 1, not {config.inner_steps}")
-        self.teacher = _teacher(config, device)
+        self.teacher = teacher_of(config, device)
         # Where a call has to lead: to the next level, or below it, from where noise leads up again.
         self._segments = [
             (upper, lower**2 / upper if config.ancestral else lower)
@@ -132,64 +120,6 @@ class StridePairing:
         return x, stride_target(teacher, x, upper, lower, self._inner)
 
 
-class AscentPairing:
-    """Both, for a student of `euler_ancestral_ascent`: strides above the foot that the teacher's
-    climbs have with molecules of a size, and what the teacher denoises to from there down.
-
-    Args:
-        config: a run with a `teacher` and `strides`, the levels above the foot.
-        bf16: the teacher's matrix products in bfloat16.
-        device: of the run.
-
-    Raises:
-        CheckpointError: no such teacher, or one that is damaged.
-        ValueError: a teacher that is no `GraphFieldNetwork` or does not climb itself, or `levels`
-            of other students beside the `strides`.
-    """
-
-    def __init__(self, config: TrainConfig, *, bf16: bool, device: torch.device) -> None:
-        if config.levels or config.strides < 1 or config.inner_steps < 1:
-            raise ValueError("strides and inner_steps must be at least 1, and without levels")
-        self.teacher = _teacher(config, device)
-        if self.teacher.sampling.sampler != "ancestral_ascent":
-            raise ValueError(f"{config.teacher} does not draw with ancestral_ascent")
-        self._strides, self._inner, self._bf16 = config.strides, config.inner_steps, bf16
-        self._quantile = NormalDist(config.log_mean, config.log_std)
-
-    def segments(self, atoms: int) -> list[tuple[float, float]]:
-        """Where strides begin and where they lead in Å, with molecules of so many atoms."""
-        own = self.teacher.sampling
-        grid = karras_sigmas(self._strides + 1, own.foot_for(atoms), own.sigma_max, own.rho)
-        ends = itertools.pairwise(grid[:-1].tolist())
-        # Below the next level, from where noise leads up again.
-        return [(upper, lower**2 / upper) for upper, lower in ends]
-
-    def level(self, sigma: torch.Tensor, atoms: int) -> torch.Tensor:
-        """(B,) the one level of a batch, from its first σ: a stride's, each as likely as the
-        others, or any of a climb."""
-        segments = self.segments(atoms)
-        share = self._quantile.cdf(math.log(float(sigma[0])))
-        if share < CLIMBS_SHARE:
-            return torch.full_like(sigma, SETTLED * (ASCENT / SETTLED) ** (share / CLIMBS_SHARE))
-        chosen = int((share - CLIMBS_SHARE) / (1.0 - CLIMBS_SHARE) * len(segments))
-        return torch.full_like(sigma, segments[min(chosen, len(segments) - 1)][0])
-
-    @torch.no_grad()
-    def __call__(
-        self, graphs: MolBatch, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Centred noisy positions and the student's targets, both (B, N, 3) in Å."""
-        x, _ = plain_pair(graphs, clean, noise, sigma)
-        teacher = self.teacher.bind(graphs, "dpm_solver_pp_2m", self._bf16)
-        level = float(sigma[0])
-        if level <= ASCENT:
-            return x, teacher(x, sigma)
-        # A level between two, as in validation, belongs to the nearer one.
-        segments = self.segments(int(graphs.n_atoms.max()))
-        upper, lower = min(segments, key=lambda s: abs(math.log(s[0] / level)))
-        return x, stride_target(teacher, x, level, lower * level / upper, self._inner)
-
-
 class LikenessPairing:
     """Makes noisy positions and what the teacher, guided as it is, denoises them to.
 
@@ -204,7 +134,7 @@ class LikenessPairing:
     """
 
     def __init__(self, config: TrainConfig, *, bf16: bool, device: torch.device) -> None:
-        self.teacher, self._bf16 = _teacher(config, device), bf16
+        self.teacher, self._bf16 = teacher_of(config, device), bf16
 
     def level(self, sigma: torch.Tensor, atoms: int) -> torch.Tensor:
         """(B,) as drawn: the student is called at all levels."""
@@ -220,40 +150,9 @@ class LikenessPairing:
         return x, teacher(x, sigma)
 
 
-Teaching = StridePairing | AscentPairing | LikenessPairing
-
-
-def teaching(config: TrainConfig, *, bf16: bool, device: torch.device) -> Teaching:
-    """What the `teacher` of a run teaches; raises as the three classes do."""
-    kind: type[Teaching] = StridePairing if config.levels else LikenessPairing
-    if config.strides:
-        kind = AscentPairing
-    return kind(config, bf16=bf16, device=device)
-
-
-def _teacher(config: TrainConfig, device: torch.device) -> Model:
+def teacher_of(config: TrainConfig, device: torch.device) -> Model:
+    """The `teacher` of a run; raises as the pairings do."""
     teacher = load_model(config.teacher, device)
     if not isinstance(teacher.network, GraphFieldNetwork):
         raise ValueError(f"{config.teacher}: only a GraphFieldNetwork can be a teacher")
     return teacher
-
-
-def distilling(config: TrainConfig, teacher: str, calls: int) -> TrainConfig:
-    """A run as in `config`, a fine-tuning of `teacher`, turned into its distillation.
-
-    A model of heavy atoms, which climbs, gets a student that makes so many calls and climbs again
-    as often as it does.
-
-    Raises:
-        CheckpointError: no such teacher, or one that is damaged.
-        ValueError: fewer than two calls, or three where there are climbs.
-    """
-    levels = student_levels(calls)
-    if load_model(teacher).sampling.sampler == "ancestral_ascent" and config.heavy_atoms:
-        strides = calls - LEVELS_BELOW
-        if strides < 1:
-            raise ValueError(f"a student that climbs needs at least {LEVELS_BELOW + 1} calls")
-        return dataclasses.replace(config, teacher=teacher, strides=strides)
-    return dataclasses.replace(
-        config, teacher=teacher, levels=levels, ancestral=calls >= ANCESTRAL_FROM
-    )

@@ -20,12 +20,12 @@ from rdgeodiff.nn.theories import Theories
 from rdgeodiff.precision import takes_bf16
 from rdgeodiff.training.batches import TrainingBatch
 from rdgeodiff.training.config import TrainConfig
-from rdgeodiff.training.distillation import Teaching, teaching
 from rdgeodiff.training.losses import loss_of, optimizers_of, pairing_of
 from rdgeodiff.training.resident import mixture_on
 from rdgeodiff.training.skeletons import strip
 from rdgeodiff.training.start import begin_with
 from rdgeodiff.training.state import load_state, pack_optimizer, save_state, unpack_optimizer
+from rdgeodiff.training.teaching import Teaching, teaching
 
 logger = logging.getLogger(__name__)
 
