@@ -51,6 +51,8 @@ class Model:
         guide: a worse model to be led away from, and how.
         finish: of a model of heavy atoms: the one of all atoms that settles what it has drawn, and
             the noise levels in Å on which it does (`rdgeodiff.heavy_first`).
+        whole: of a model that knows the last of the noise alone, and finishes what others have
+            drawn: the one that knows all of it.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Model:
     process: Process = field(default_factory=FieldProcess)
     guide: tuple[Model, Guidance] | None = None
     finish: tuple[Model, tuple[float, ...]] | None = None
+    whole: Model | None = None
 
     @property
     def heavy_atoms(self) -> bool:
@@ -208,6 +211,8 @@ def _complete(model: Model, description: Path, device: str | torch.device) -> Mo
         if not model.heavy_atoms:
             raise CheckpointError(f"{description}: a model of all atoms needs no other to finish")
         parts["finish"] = _finish(model.info["finish"], description, device)
+    if "whole" in model.info:
+        parts["whole"] = _whole(model.info["whole"], description, device)
     return dataclasses.replace(model, **parts)
 
 
@@ -237,6 +242,14 @@ def _finish(
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{description}: does not describe its finish ({error})") from error
     return _complete(model, path, device), levels
+
+
+def _whole(entry: Any, description: Path, device: str | torch.device) -> Model:
+    """The model of all levels of noise a description names."""
+    model, path, settings = _part("whole", entry, description, device)
+    if settings or model.heavy_atoms or "whole" in model.info:
+        raise CheckpointError(f"{description}: {model.name!r} cannot be what it is a part of")
+    return _complete(model, path, device)
 
 
 def _part(

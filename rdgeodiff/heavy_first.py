@@ -31,8 +31,8 @@ class HeavyFirst:
     Args:
         heavy: of a model of skeletons.
         last: of a model of all atoms, from the level on at which hydrogens come in.
-        whole: of the same, from pure noise on: for samples that have atoms in places already, and
-            for molecules without a skeleton.
+        whole: of one that knows all levels, from pure noise on: for samples that have atoms in
+            places already, and for molecules without a skeleton.
     """
 
     def __init__(self, heavy: Pipeline, last: Pipeline, whole: Pipeline) -> None:

@@ -18,7 +18,8 @@ def open_source(settings: DiffusionEmbedParameters) -> SampleSource:
 
     Raises:
         CheckpointError: no such model, or one that is damaged.
-        ValueError: a model of heavy atoms alone, or what `Pipeline` refuses.
+        ValueError: a model of heavy atoms or of the last of the noise alone, or what `Pipeline`
+            refuses.
     """
     device = settings.device
     if device == "auto":
@@ -38,13 +39,19 @@ def open_source(settings: DiffusionEmbedParameters) -> SampleSource:
             settings.climbs,
         )
 
+    if model.whole is not None:
+        raise ValueError(
+            f"the model {model.name!r} only finishes what others have drawn; "
+            f"take {model.whole.name!r}"
+        )
     if not model.heavy_atoms:
         return pipeline(model)
     if model.finish is None:
         raise ValueError(f"the model {model.name!r} knows heavy atoms alone, and none to finish")
-    whole, levels = model.finish
-    last = Pipeline(whole, device, settings.batchPairs, precision=settings.precision)
-    return HeavyFirst(pipeline(model), last.on_levels(levels), pipeline(whole))
+    finish, levels = model.finish
+    last = Pipeline(finish, device, settings.batchPairs, precision=settings.precision)
+    whole = pipeline(finish.whole or finish)
+    return HeavyFirst(pipeline(model), last.on_levels(levels), whole)
 
 
 @functools.lru_cache(maxsize=4)

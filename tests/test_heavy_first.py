@@ -277,13 +277,67 @@ def test_settings_of_a_call_are_those_of_the_heavy_atoms(tmp_path, monkeypatch):
     assert [name for name, _, _ in calls] == ["whole"]
 
 
-def test_swift_keeps_stereo_and_does_not_mind_the_batch():
+def finished_by_another(folder):
+    """A tiny model of heavy atoms, finished by one that knows the last of the noise alone."""
+    heavy = two_models(folder)
+    info = json.loads(heavy.read_text())
+    whole = {k: info["finish"][k] for k in ("model", "sha256")}
+    last = save_model(folder / "last", tiny_network(3), {"whole": whole})
+    sealed = json.loads(last.read_text())["sha256"]
+    info["finish"] = {"model": "last", "sha256": sealed, "levels": [0.5]}
+    heavy.write_text(json.dumps(info))
+    return heavy, last
+
+
+def test_what_only_finishes_draws_nothing_from_pure_noise(tmp_path, monkeypatch):
+    calls = []
+    sample = Pipeline.sample
+
+    def noted(self, requests, **how):
+        calls.append((self._model.name, len(self.sigmas) - 1))
+        return sample(self, requests, **how)
+
+    monkeypatch.setattr(Pipeline, "sample", noted)
+    heavy, last = finished_by_another(tmp_path)
+    how = {"model": str(heavy), "randomSeed": 3, "maxIterations": 1}
+    EmbedMoleculeDiffusion(mol_from("CC(=O)Nc1ccccc1"), 2, **how)
+    assert calls == [("heavy", 4), ("last", 1)]
+    calls.clear()
+    EmbedMoleculeDiffusion(mol_from("CCO"), 2, **how)
+    RefineConformersDiffusion(embedded("CC(=O)Nc1ccccc1"), 0.3, **how)
+    assert {name for name, _ in calls} == {"whole"}
+    with pytest.raises(ValueError, match="'last' only finishes .* take 'whole'"):
+        EmbedMoleculeDiffusion(mol_from("CCCC"), 1, model=str(last))
+    for path in (heavy, last):
+        with pytest.raises(ValueError, match="take 'whole'"):
+            diffusion_trajectory(mol_from("CCCC"), load_model(path), 1)
+
+
+@pytest.mark.parametrize(
+    "change", [{"model": "heavy"}, {"model": "last"}, {"sha256": "0" * 64}, {"levels": [0.5]}]
+)
+def test_the_whole_of_a_finish_knows_all_noise_and_all_atoms(tmp_path, change):
+    heavy, last = finished_by_another(tmp_path)
+    info = json.loads(last.read_text())
+    info["whole"] |= change
+    if change.get("model") in ("heavy", "last"):
+        info["whole"]["sha256"] = json.loads((tmp_path / f"{change['model']}.json").read_text())[
+            "sha256"
+        ]
+    last.write_text(json.dumps(info))
+    for path in (heavy, last):
+        with pytest.raises(CheckpointError):
+            load_model(path)
+
+
+@pytest.mark.parametrize("name", ["swift", "dash"])
+def test_heavy_first_keeps_stereo_and_does_not_mind_the_batch(name):
     smiles = "C[C@H](O)[C@@H](N)C(=O)N1CCC[C@H]1C(=O)O"
     mol = mol_from(smiles)
-    assert len(EmbedMoleculeDiffusion(mol, 4, randomSeed=5, model="swift")) == 4
+    assert len(EmbedMoleculeDiffusion(mol, 4, randomSeed=5, model=name)) == 4
     assert {specified_stereo(mol, k) for k in range(4)} == {written_stereo(mol)}
     alike = [mol_from(smiles), mol_from("CCOCC")]
-    results = EmbedMoleculesDiffusion(alike, 4, randomSeed=5, model="swift")
+    results = EmbedMoleculesDiffusion(alike, 4, randomSeed=5, model=name)
     assert [len(r.conf_ids) for r in results] == [4, 4]
     # Row 0 of one call is row 0 of the other; batches differ.
     assert np.abs(positions_of(mol) - positions_of(alike[0])).max() < 1e-3

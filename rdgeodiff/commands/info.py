@@ -49,6 +49,8 @@ def run_info(args: argparse.Namespace) -> int:
         if finish:
             last = len(finish["levels"])
             led += f" for heavy atoms, {last} more of {finish['model']} for all atoms"
+        if "whole" in info:
+            calls = ", for the last calls of other models"
         print(f"model {model}: {info.get('parameters', '?')} parameters{calls}{led}")
     if not list_models():
         print(f"no models in {weights_folder()}")

@@ -94,12 +94,12 @@ def diffusion_trajectory(mol: Chem.Mol, model: Model, seed: int, steps: int = 0)
         steps: noise levels; 0 for the model's own.
 
     Raises:
-        ValueError: a model of heavy atoms alone.
+        ValueError: a model of heavy atoms, or of the last of the noise, alone.
     """
-    if model.heavy_atoms:
-        other = (
-            f": take {model.finish[0].name!r}, which finishes its samples" if model.finish else ""
-        )
+    finish = model.finish[0] if model.finish else model
+    if model.heavy_atoms or model.whole:
+        whole = finish.whole or (finish if model.finish else None)
+        other = f": take {whole.name!r}" if whole else ""
         raise ValueError(f"the model {model.name!r} cannot be watched drawing all atoms{other}")
     graphs = MolBatch.collate([featurize(mol)])
     stream = np.random.default_rng(seed)
