@@ -208,3 +208,4 @@ def test_a_model_that_finishes_is_trained_on_the_command_line(tmp_path):
     assert np.isfinite(list(log[-1]["losses"].values())).all()
     model = load_model(path)
     assert model.info["training"]["finishing"] == [0.5, 0.1] and not model.heavy_atoms
+    assert model.whole is not None and model.whole.name == "small"

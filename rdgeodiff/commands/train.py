@@ -184,7 +184,7 @@ def _as_before(config: Any) -> dict[str, Any]:
 
     One that denoises as its teacher does is drawn as that, and what its guide gave has been learnt.
     A student of fewer calls has levels of its own; what finishes a teacher of heavy atoms finishes
-    it, too.
+    it, too. One that only finishes names its teacher, which draws what it cannot.
     """
     from rdgeodiff.checkpoint import CheckpointError, load_model
 
@@ -203,7 +203,10 @@ def _as_before(config: Any) -> dict[str, Any]:
         kept -= {"sampling", "guide"}
     if not config.heavy_atoms:
         kept.remove("finish")
-    return {name: info[name] for name in info if name in kept}
+    found = {name: info[name] for name in info if name in kept}
+    if config.finishing:
+        found["whole"] = {"model": Path(example).stem, "sha256": info["sha256"]}
+    return found
 
 
 @dataclass(frozen=True)
