@@ -54,6 +54,7 @@ METHODS = {
     "rdgeodiff": ("diffusion", {}),
     "rdgeodiff float32": ("diffusion", {"precision": "float32"}),
     "rdgeodiff swift": ("diffusion", {"model": "swift"}),
+    "rdgeodiff dash": ("diffusion", {"model": "dash"}),
     "rdgeodiff fast": ("diffusion", {"model": "fast"}),
     "ETKDGv3": ("etkdg", {}),
     "ETKDGv3 + MMFF94s": ("etkdg+mmff", {}),
