@@ -249,10 +249,13 @@ def report(records: list[dict[str, Any]], settings: dict[str, Any], total: int) 
         lines.append(row(name, "diffusion", chosen, chosen))
         beside = [r for r in chosen if "etkdg" in r]
         lines.append(row(name, "ETKDGv3", [r["etkdg"] for r in beside], beside))
-    for title, key in (("not delivered", "failures"), ("samples drawn again", "rejections")):
+    for title, key in (
+        ("Conformers not delivered", "failures"),
+        ("Samples drawn again", "rejections"),
+    ):
         lines += [
             "",
-            f"Conformers {title}, by cause:",
+            f"{title}, by cause:",
             "",
             "| set | cause | number |",
             "|---|---|---|",

@@ -1,7 +1,7 @@
 """Molecules per second and memory over time of `rdgeodiff screen` on the first rows of a library.
 
-    python benchmarks/screening.py library.smi [--sizes 1000 5000] [-n 1] [--steps 0] [--ray 2]
-        [--folder KEEP] [--json samples.jsonl]
+    python benchmarks/screening.py library.smi [--sizes 1000 5000] [-n 1] [--steps 0]
+        [--model default] [--ray 2] [--folder KEEP] [--json samples.jsonl]
 
 Each size is a process of its own, so that its peak is its own. Times include loading the model, and
 with --ray starting Ray. With --folder the shards stay: a call that was killed goes on there, and
@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 5000])
     parser.add_argument("-n", type=int, default=1)
     parser.add_argument("--steps", type=int, default=0, help="0: the model's own")
+    parser.add_argument("--model", default="default")
     parser.add_argument("--shard", type=int, default=256)
     parser.add_argument("--ray", type=int, help="workers of a local Ray")
     parser.add_argument("--folder", type=Path, help="keep the shards below this folder")
@@ -53,6 +54,7 @@ def measured(args: argparse.Namespace, size: int, folder: Path) -> str:
     """A line of the table."""
     call = [sys.executable, "-m", "rdgeodiff", "screen", str(args.library), str(folder)]
     call += ["-n", str(args.n), "--steps", str(args.steps), "--shard", str(args.shard)]
+    call += ["--model", args.model]
     call += ["--rows", f":{size}", "--seed", "7", "--quiet", "--format", "parquet"]
     if args.ray is not None:
         call += ["--ray", str(args.ray)]

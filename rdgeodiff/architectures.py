@@ -61,12 +61,13 @@ class Sampling:
         steps_small: of molecules of up to `atoms_small` atoms, which need fewer; between those and
             the ones of at least `atoms_large`, which take `steps`, in proportion. 0: all alike.
         sigma_min, sigma_max: Å; rho: of the Karras grid.
-        foot, foot_small: Å, where `ancestral_ascent` begins to climb, with large molecules and with
-            small ones as above; at most `rdgeodiff.diffusion.schedule.ASCENT`.
-        climbs: how often it climbs, with large molecules; small ones as above need it once. `ddim`
+        foot, foot_small: Å, where `ancestral_ascent` and `euler_ancestral_ascent` begin to climb,
+            with large molecules and with small ones as above; at most
+            `rdgeodiff.diffusion.schedule.ASCENT`.
+        climbs: how often they climb, with large molecules; small ones as above need it once. `ddim`
             visits one level so often.
-        reheat: Å, from where it climbs again; not above its foot. With `ddim` the level is the last
-            one that is not lower.
+        reheat: Å, from where they climb again; not above the foot. With `ddim` the level is the
+            last one that is not lower.
         noise_scale: of the noise this sampler adds in its steps. A network that has not learnt
             everything blurs what it has; less noise than theory asks for sharpens it again, at the
             cost of diversity (as low temperatures do).

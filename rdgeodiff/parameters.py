@@ -72,7 +72,7 @@ class DiffusionEmbedParameters:
             models fold molecules as the gas phase does; with 0.6 `small` makes flexible ones as
             large as in crystals with proteins (`rdgeodiff.diffusion.stretching`); `fast`, with few
             levels of noise, is stretched less.
-        climbs: how often the sampler `ancestral_ascent` climbs to a maximum of the density, each
+        climbs: how often a sampler that climbs does so to a maximum of the density, each
             time but the first from a little noise on where it has come, and how often `ddim`
             (`fast`) visits its last level but one: more makes samples of large molecules more
             precise, and takes its time. 0 means the model's own number.

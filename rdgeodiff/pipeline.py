@@ -55,7 +55,7 @@ class Pipeline:
             bfloat16 on devices that compute with it and float32 elsewhere.
         guidance: weight of the model's guide; negative for the model's own, 0 for none.
         stretch: share by which molecules are stretched out (`rdgeodiff.diffusion.stretching`).
-        climbs: of the sampler `ancestral_ascent`, with large molecules; 0 for the model's default.
+        climbs: see `rdgeodiff.architectures.Sampling`; 0 for the model's default.
 
     Raises:
         ValueError: unknown sampler or precision, or a number of steps the sampler cannot take.
