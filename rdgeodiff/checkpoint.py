@@ -69,6 +69,16 @@ class Model:
         """Whether it was trained on molecules without their hydrogens."""
         return bool(self.info.get("heavy_atoms", False))
 
+    @property
+    def complete(self) -> Model | None:
+        """The model that draws all atoms from pure noise: this one, or the one that has to where
+        this one cannot; None where none is named."""
+        if self.whole is not None:
+            return self.whole
+        if self.heavy_atoms:
+            return self.finish[0].complete if self.finish else None
+        return self
+
     def bind(
         self, graphs: MolBatch, sampler: str, bf16: bool = False, weight: float = -1.0
     ) -> Denoiser:

@@ -50,8 +50,8 @@ def open_source(settings: DiffusionEmbedParameters) -> SampleSource:
         raise ValueError(f"the model {model.name!r} knows heavy atoms alone, and none to finish")
     finish, levels = model.finish
     last = Pipeline(finish, device, settings.batchPairs, precision=settings.precision)
-    whole = pipeline(finish.whole or finish)
-    return HeavyFirst(pipeline(model), last.on_levels(levels), whole)
+    assert model.complete is not None  # as there is a finish
+    return HeavyFirst(pipeline(model), last.on_levels(levels), pipeline(model.complete))
 
 
 @functools.lru_cache(maxsize=4)

@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from helpers import embedded, graph_of, positions_of, taught, tiny_network
+from helpers import embedded, gaussian, graph_of, positions_of, taught, tiny_network
 
 from rdgeodiff import EmbedMoleculesDiffusion
 from rdgeodiff.architectures import FieldProcess
@@ -25,12 +25,6 @@ from rdgeodiff.training.config import TrainConfig
 from rdgeodiff.training.distillation import stride_target
 
 CPU = torch.device("cpu")
-
-
-def gaussian(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """The exact denoiser of coordinates spread by 1 Å around 2 Å."""
-    keep = 1.0 / (1.0 + sigma.view(-1, 1, 1) ** 2)
-    return 2.0 + keep * (x - 2.0)
 
 
 def drawn_sigmas(count: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import embedded, graph_of, taught
+from helpers import embedded, gaussian, graph_of, taught
 
 from rdgeodiff import EmbedMoleculesDiffusion
 from rdgeodiff.checkpoint import load_model
@@ -15,12 +15,6 @@ from rdgeodiff.pipeline import Pipeline
 from rdgeodiff.samples import SampleRequest
 from rdgeodiff.training.config import TrainConfig
 from rdgeodiff.training.distillation import StridePairing, stride_target, student_levels
-
-
-def gaussian(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """The exact denoiser of coordinates spread by 1 Å around 2 Å."""
-    keep = 1.0 / (1.0 + sigma.view(-1, 1, 1) ** 2)
-    return 2.0 + keep * (x - 2.0)
 
 
 def exact_flow(x: torch.Tensor, upper: float, lower: float) -> torch.Tensor:

@@ -5,21 +5,13 @@ Conformers are minima of the energy, maxima of the density. The signature is the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 
 from rdgeodiff.diffusion.denoiser import Denoiser
 from rdgeodiff.diffusion.schedule import ASCENT
-from rdgeodiff.diffusion.solvers import (
-    Callback,
-    Noise,
-    ancestral_2s,
-    evaluate,
-    multistep,
-    pairs,
-)
+from rdgeodiff.diffusion.solvers import Callback, Noise, ancestral_1s, ancestral_2s, multistep
 
 FLOW_ASCENT = 0.6  # Å, the highest level from which `dpm_solver_pp_2m_ascent` climbs
 
@@ -78,13 +70,4 @@ def euler_ancestral_ascent(
     For networks distilled to take its steps there in one stride each. A level that comes once more
     is a climb of its own, from fresh noise.
     """
-    for step, (now, after) in enumerate(pairs(sigmas, rising_below=ASCENT)):
-        denoised = evaluate(denoiser, x, now, step, callback)
-        if now <= ASCENT:
-            x = denoised + after * noise(step) if after >= now else denoised
-            continue
-        keep = (after / now) ** 2
-        x = denoised + keep * (x - denoised)
-        if after > 0:
-            x = x + after * math.sqrt(1.0 - keep) * noise(step)
-    return x
+    return ancestral_1s(denoiser, x, sigmas, noise, callback, ascent=ASCENT)

@@ -14,7 +14,6 @@ They return clean positions (B, N, 3).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -30,6 +29,7 @@ from rdgeodiff.diffusion.schedule import LEVELS_AGAIN, levels_above_ascent
 from rdgeodiff.diffusion.solvers import (
     Callback,
     Noise,
+    ancestral_1s,
     ancestral_2s,
     evaluate,
     levels,
@@ -65,13 +65,7 @@ def ancestral(
     In σ the posterior of x_s given x_t and C⁰ = D has mean D + (σ_s²/σ_t²)(x_t − D) and variance
     σ_s²(σ_t² − σ_s²)/σ_t², which is β̃ of the paper (eq. 2) divided by ᾱ_s.
     """
-    for step, (now, after) in enumerate(pairs(sigmas)):
-        denoised = evaluate(denoiser, x, now, step, callback)
-        keep = (after / now) ** 2
-        x = denoised + keep * (x - denoised)
-        if after > 0:
-            x = x + after * math.sqrt(1.0 - keep) * noise(step)
-    return x
+    return ancestral_1s(denoiser, x, sigmas, noise, callback)
 
 
 def heun(

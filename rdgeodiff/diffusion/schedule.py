@@ -89,9 +89,7 @@ def ascent_sigmas(
     above = levels_above_ascent(count)
     if above == count or not sigma_min < foot < sigma_max:
         return karras_sigmas(count, sigma_min, sigma_max, rho)
-    high = karras_sigmas(above + 1, foot, sigma_max, rho)[:above]
-    low = karras_sigmas(count - above, sigma_min, foot, _RHO_BELOW)
-    low[0] = foot  # which rounding may have missed
+    high, low = _meeting(above, count - above, sigma_min, sigma_max, rho, foot)
     end, reheat = max(SETTLED, sigma_min), min(reheat, foot)
     if climbs == 1 or reheat <= end:
         return np.append(high, low)
@@ -118,9 +116,19 @@ def stride_sigmas(
     above = count - LEVELS_BELOW
     if above < 1 or not sigma_min < foot < sigma_max:
         return karras_sigmas(count, sigma_min, sigma_max, rho)
+    high, low = _meeting(above, LEVELS_BELOW, sigma_min, sigma_max, rho, foot)
+    again = [min(reheat, foot)] * (climbs - 1)
+    return np.concatenate([high, low[:-1], again, low[-1:]])
+
+
+def _meeting(
+    above: int, below: int, sigma_min: float, sigma_max: float, rho: float, foot: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Levels in Å of two Karras grids: above `foot`, and from there down, with 0."""
     high = karras_sigmas(above + 1, foot, sigma_max, rho)[:above]
-    first = np.geomspace(foot, sigma_min, LEVELS_BELOW)
-    return np.concatenate([high, first, [min(reheat, foot)] * (climbs - 1), [0.0]])
+    low = karras_sigmas(below, sigma_min, foot, _RHO_BELOW)
+    low[0] = foot  # which rounding may have missed
+    return high, low
 
 
 def revisited(sigmas: np.ndarray, visits: int, lowest: float) -> np.ndarray:

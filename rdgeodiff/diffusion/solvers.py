@@ -50,6 +50,27 @@ def multistep(
     return x
 
 
+def ancestral_1s(
+    denoiser: Denoiser,
+    x: torch.Tensor,
+    sigmas: Sequence[float],
+    noise: Noise,
+    callback: Callback | None,
+    ascent: float = 0.0,
+) -> torch.Tensor:
+    """Uphill from the level `ascent` on, where a level that comes once more is a new climb."""
+    for step, (now, after) in enumerate(pairs(sigmas, rising_below=ascent)):
+        denoised = evaluate(denoiser, x, now, step, callback)
+        if now <= ascent:
+            x = denoised + after * noise(step) if after >= now else denoised
+            continue
+        keep = (after / now) ** 2
+        x = denoised + keep * (x - denoised)
+        if after > 0:
+            x = x + after * math.sqrt(1.0 - keep) * noise(step)
+    return x
+
+
 def ancestral_2s(
     denoiser: Denoiser,
     x: torch.Tensor,

@@ -96,10 +96,8 @@ def diffusion_trajectory(mol: Chem.Mol, model: Model, seed: int, steps: int = 0)
     Raises:
         ValueError: a model of heavy atoms, or of the last of the noise, alone.
     """
-    finish = model.finish[0] if model.finish else model
-    if model.heavy_atoms or model.whole:
-        whole = finish.whole or (finish if model.finish else None)
-        other = f": take {whole.name!r}" if whole else ""
+    if model.complete is not model:
+        other = f": take {model.complete.name!r}" if model.complete else ""
         raise ValueError(f"the model {model.name!r} cannot be watched drawing all atoms{other}")
     graphs = MolBatch.collate([featurize(mol)])
     stream = np.random.default_rng(seed)

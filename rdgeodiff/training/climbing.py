@@ -8,9 +8,9 @@ soft torsions are open, it is (`FinishPairing`).
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from statistics import NormalDist
 
 import torch
 
@@ -18,7 +18,7 @@ from rdgeodiff.diffusion.objectives import plain_pair
 from rdgeodiff.diffusion.schedule import ASCENT, SETTLED, karras_sigmas
 from rdgeodiff.graph import MolBatch
 from rdgeodiff.training.config import TrainConfig
-from rdgeodiff.training.distillation import stride_target, teacher_of
+from rdgeodiff.training.distillation import chosen_by, share_of, stride_target, teacher_of
 
 CLIMBS_SHARE = 0.4  # of what an `AscentPairing` teaches
 TOP_SHARE = 0.6  # of what a `FinishPairing` teaches: the level it is for
@@ -48,7 +48,7 @@ class AscentPairing:
         if self.teacher.sampling.sampler != "ancestral_ascent":
             raise ValueError(f"{config.teacher} does not draw with ancestral_ascent")
         self._strides, self._inner, self._bf16 = config.strides, config.inner_steps, bf16
-        self._quantile = NormalDist(config.log_mean, config.log_std)
+        self._share = functools.partial(share_of, config)
 
     def segments(self, atoms: int) -> list[tuple[float, float]]:
         """Where strides begin and where they lead in Å, with molecules of so many atoms."""
@@ -61,12 +61,11 @@ class AscentPairing:
     def level(self, sigma: torch.Tensor, atoms: int) -> torch.Tensor:
         """(B,) the one level of a batch, from its first σ: a stride's, each as likely as the
         others, or any of a climb."""
-        segments = self.segments(atoms)
-        share = self._quantile.cdf(math.log(float(sigma[0])))
+        share = self._share(sigma)
         if share < CLIMBS_SHARE:
             return torch.full_like(sigma, SETTLED * (ASCENT / SETTLED) ** (share / CLIMBS_SHARE))
-        chosen = int((share - CLIMBS_SHARE) / (1.0 - CLIMBS_SHARE) * len(segments))
-        return torch.full_like(sigma, segments[min(chosen, len(segments) - 1)][0])
+        left = (share - CLIMBS_SHARE) / (1.0 - CLIMBS_SHARE)
+        return torch.full_like(sigma, chosen_by(left, self.segments(atoms))[0])
 
     @torch.no_grad()
     def __call__(
@@ -109,12 +108,11 @@ class FinishPairing:
             raise ValueError("finishing stands alone, without levels or strides")
         self.teacher = teacher_of(config, device)
         self._levels, self._bf16 = list(config.finishing), bf16
-        self._quantile = NormalDist(config.log_mean, config.log_std)
+        self._share = functools.partial(share_of, config)
 
     def level(self, sigma: torch.Tensor, atoms: int) -> torch.Tensor:
         """(B,) the one level of a batch, from its first σ: the highest, or any below it."""
-        share = self._quantile.cdf(math.log(float(sigma[0])))
-        left = max(share - TOP_SHARE, 0.0) / (1.0 - TOP_SHARE)
+        left = max(self._share(sigma) - TOP_SHARE, 0.0) / (1.0 - TOP_SHARE)
         top = self._levels[0]
         return torch.full_like(sigma, top * (LOWEST_FINISH / top) ** left)
 

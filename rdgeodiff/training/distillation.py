@@ -19,7 +19,9 @@ second network for that (Meng et al. 2023), and its own errors are not multiplie
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import torch
@@ -74,6 +76,17 @@ def stride_target(
     return (reached - keep * x) / (1.0 - keep)
 
 
+def share_of(config: TrainConfig, sigma: torch.Tensor) -> float:
+    """Where in the distribution of a run's noise levels the first σ of a batch lies, from 0 to 1:
+    a number as good as drawn evenly, by which a pairing chooses a level of its own."""
+    return NormalDist(config.log_mean, config.log_std).cdf(math.log(float(sigma[0])))
+
+
+def chosen_by(share: float, segments: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """One of `segments`, each as likely as the others, by a number from 0 to 1."""
+    return segments[min(int(share * len(segments)), len(segments) - 1)]
+
+
 class StridePairing:
     """Makes noisy positions and what the student has to predict of them.
 
@@ -100,13 +113,11 @@ class StridePairing:
             for upper, lower in zip(ends, ends[1:], strict=False)
         ]
         self._inner, self._bf16 = config.inner_steps, bf16
-        self._quantile = NormalDist(config.log_mean, config.log_std)
+        self._share = functools.partial(share_of, config)
 
     def level(self, sigma: torch.Tensor, atoms: int) -> torch.Tensor:
         """(B,) the one level of a batch, each as likely as the others, from its first σ."""
-        share = self._quantile.cdf(math.log(float(sigma[0])))
-        segment = min(int(share * len(self._segments)), len(self._segments) - 1)
-        return torch.full_like(sigma, self._segments[segment][0])
+        return torch.full_like(sigma, chosen_by(self._share(sigma), self._segments)[0])
 
     @torch.no_grad()
     def __call__(

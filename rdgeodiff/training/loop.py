@@ -139,11 +139,12 @@ class Trainer:
     def placed(self, batch: TrainingBatch) -> TrainingBatch:
         """The batch on the run's device, at the noise levels that a teacher teaches."""
         if self._teaching is not None:
-            # As many as the network gets to see.
-            shown = batch.graphs.mask
+            # As many as the network gets to see; what asks a device for them waits for it.
+            atoms = batch.graphs.mask.shape[1]
             if self.config.heavy_atoms:
-                shown = shown & ~is_hydrogen(batch.graphs.node_codes)
-            batch.sigma = self._teaching.level(batch.sigma, int(shown.sum(1).max()))
+                heavy = batch.graphs.mask & ~is_hydrogen(batch.graphs.node_codes)
+                atoms = int(heavy.sum(1).max())
+            batch.sigma = self._teaching.level(batch.sigma, atoms)
         return batch.to(self.device)
 
     def save(self) -> None:
