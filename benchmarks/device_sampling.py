@@ -14,10 +14,11 @@ import time
 
 import torch
 
-from rdgeodiff.checkpoint import Model, load_model
+from rdgeodiff.checkpoint import load_model
 from rdgeodiff.data.shards import Shard, read_shard
 from rdgeodiff.geometry import center
 from rdgeodiff.graph import MolBatch
+from rdgeodiff.model_file import Model
 from rdgeodiff.precision import takes_bf16
 
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -24,88 +22,16 @@ from rdgeodiff.diffusion.edge_scores import distance_denoiser, field_denoiser
 from rdgeodiff.diffusion.langevin import langevin, staged, staged_sigmas
 from rdgeodiff.diffusion.original_geodiff import RETRY_CLIP, NoiseTables, OriginalSampling
 from rdgeodiff.diffusion.samplers import SAMPLERS, Sampler
-from rdgeodiff.diffusion.schedule import (
-    ASCENT,
-    REHEAT,
-    Schedule,
-    ascent_sigmas,
-    karras_sigmas,
-    revisited,
-    stride_sigmas,
-    subset,
-)
+from rdgeodiff.diffusion.schedule import Schedule
 from rdgeodiff.graph import ELEMENTS, NODE_DIM, PAIR_DIM, MolBatch
 from rdgeodiff.nn.atom_graphs import AtomGraphs
 from rdgeodiff.nn.dual_encoder import DualEncoderConfig, DualEncoderEpsNetwork
 from rdgeodiff.nn.graph_field import GraphFieldConfig, GraphFieldNetwork
+from rdgeodiff.sampling import LARGE, Sampling, levels_of
 
-# Samplers that walk the T steps of the schedule, or some of them, and not a grid of their own.
-_ON_SCHEDULE = ("ancestral", "langevin")
-# Those that climb from a foot that depends on a molecule's size, and may do so again.
-_CLIMBING = {"ancestral_ascent": ascent_sigmas, "euler_ancestral_ascent": stride_sigmas}
 _THEORY = "theories."  # before the names of `FieldProcess.theories` in a file
 SWITCH = 0.5  # Å, where "staged" goes over to Langevin dynamics
 _FEATURES = [NODE_DIM, PAIR_DIM, list(ELEMENTS)]
-
-
-LARGE = sys.maxsize  # atoms of a molecule that takes all of a model's steps
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How conformers are drawn from a model unless the caller says otherwise.
-
-    Attributes:
-        sampler: name of a sampler.
-        steps: noise levels visited.
-        steps_small: of molecules of up to `atoms_small` atoms, which need fewer; between those and
-            the ones of at least `atoms_large`, which take `steps`, in proportion. 0: all alike.
-        sigma_min, sigma_max: Å; rho: of the Karras grid.
-        foot, foot_small: Å, where `ancestral_ascent` and `euler_ancestral_ascent` begin to climb,
-            with large molecules and with small ones as above; at most
-            `rdgeodiff.diffusion.schedule.ASCENT`.
-        climbs: how often they climb, with large molecules; small ones as above need it once. `ddim`
-            visits one level so often.
-        reheat: Å, from where they climb again; not above the foot. With `ddim` the level is the
-            last one that is not lower.
-        noise_scale: of the noise this sampler adds in its steps. A network that has not learnt
-            everything blurs what it has; less noise than theory asks for sharpens it again, at the
-            cost of diversity (as low temperatures do).
-    """
-
-    sampler: str = "dpm_solver_pp_2m_sde"
-    steps: int = 25
-    sigma_min: float = 0.01
-    sigma_max: float = 12.17
-    rho: float = 7.0
-    noise_scale: float = 1.0
-    steps_small: int = 0
-    atoms_small: int = 0
-    atoms_large: int = 0
-    foot: float = ASCENT
-    foot_small: float = ASCENT
-    climbs: int = 1
-    reheat: float = REHEAT
-
-    def steps_for(self, n_atoms: int) -> int:
-        """Noise levels visited for a molecule of so many atoms."""
-        if not self.steps_small:
-            return self.steps
-        return round(self._between(self.steps_small, self.steps, n_atoms))
-
-    def foot_for(self, n_atoms: int) -> float:
-        """Where the ascent begins for a molecule of so many atoms."""
-        return self._between(self.foot_small, self.foot, n_atoms)
-
-    def climbs_for(self, n_atoms: int) -> int:
-        """How often a molecule of so many atoms is climbed."""
-        return round(self._between(1, self.climbs, n_atoms))
-
-    def _between(self, small: float, large: float, n_atoms: int) -> float:
-        if n_atoms >= self.atoms_large:
-            return large
-        share = max(n_atoms - self.atoms_small, 0) / (self.atoms_large - self.atoms_small)
-        return small + share * (large - small)
 
 
 class Process(Protocol):
@@ -162,7 +88,7 @@ class FieldProcess:
     def noise_levels(
         self, sampling: Sampling, sampler: str, steps: int, atoms: int = LARGE
     ) -> list[float]:
-        return _levels(Schedule().sigmas, sampling, sampler, steps, atoms)
+        return levels_of(Schedule().sigmas, sampling, sampler, steps, atoms)
 
     def cautious(self, sampler: str) -> Process | None:
         return None
@@ -219,7 +145,7 @@ class EdgeScoreProcess:
             count = steps or sampling.steps_for(atoms)
             return staged_sigmas(count, sampling.sigma_min, sampling.sigma_max, SWITCH)
         schedule = self.tables.sigmas.double().cpu().numpy()
-        return _levels(schedule, sampling, sampler, steps, atoms)
+        return levels_of(schedule, sampling, sampler, steps, atoms)
 
     def cautious(self, sampler: str) -> Process | None:
         if sampler != "langevin" or self.settings.clip_local is not None:
@@ -299,26 +225,3 @@ def _find(name: str, **others: Sampler) -> Sampler:
     if name not in known:
         raise ValueError(f"unknown sampler {name!r}; known: {', '.join(sorted(known))}")
     return known[name]
-
-
-def _levels(
-    schedule: np.ndarray, sampling: Sampling, sampler: str, steps: int, atoms: int
-) -> list[float]:
-    default = len(schedule) if sampler == "langevin" else sampling.steps
-    count = steps or (sampling.steps_for(atoms) if sampler == sampling.sampler else default)
-    if sampler in _CLIMBING:
-        return _CLIMBING[sampler](
-            count,
-            sampling.sigma_min,
-            sampling.sigma_max,
-            sampling.rho,
-            foot=sampling.foot_for(atoms),
-            climbs=sampling.climbs_for(atoms),
-            reheat=sampling.reheat,
-        ).tolist()
-    if sampler in _ON_SCHEDULE:
-        return subset(schedule, count).tolist()
-    grid = karras_sigmas(count, sampling.sigma_min, sampling.sigma_max, sampling.rho)
-    if sampler == "ddim":
-        grid = revisited(grid, sampling.climbs_for(atoms), sampling.reheat)
-    return grid.tolist()

@@ -12,10 +12,20 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from rdgeodiff.commands import convert, dataset, embed, evaluate, info, properties, screen, train
+from rdgeodiff.commands import (
+    convert,
+    dataset,
+    embed,
+    evaluate,
+    export,
+    info,
+    properties,
+    screen,
+    train,
+)
 from rdgeodiff.commands.common import INTERRUPTED, USAGE, version
 
-COMMANDS = (embed, screen, evaluate, properties, train, dataset, convert, info)
+COMMANDS = (embed, screen, evaluate, properties, train, export, dataset, convert, info)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,11 +24,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from rdgeodiff.architectures import ARCHITECTURES, EdgeScoreProcess, Sampling
-from rdgeodiff.checkpoint import CheckpointError, save_model
+from rdgeodiff.architectures import ARCHITECTURES, EdgeScoreProcess
 from rdgeodiff.data.restricted_pickle import PickleError, RestrictedUnpickler
 from rdgeodiff.diffusion.original_geodiff import NoiseTables
+from rdgeodiff.model_file import CheckpointError, save_model
 from rdgeodiff.nn.dual_encoder import DualEncoderConfig, DualEncoderEpsNetwork
+from rdgeodiff.sampling import Sampling
 
 # The original registers its modules twice; both names lead to the same tensors.
 _DUPLICATES = ("model_global.", "model_local.")

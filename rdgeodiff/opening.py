@@ -6,8 +6,9 @@ import functools
 
 import torch
 
-from rdgeodiff.checkpoint import Model, load_model
+from rdgeodiff.checkpoint import load_model
 from rdgeodiff.heavy_first import HeavyFirst
+from rdgeodiff.model_file import Model
 from rdgeodiff.parameters import DiffusionEmbedParameters
 from rdgeodiff.pipeline import Pipeline
 from rdgeodiff.samples import SampleSource

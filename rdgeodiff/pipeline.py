@@ -20,12 +20,12 @@ import numpy as np
 import torch
 
 from rdgeodiff.architectures import Process
-from rdgeodiff.checkpoint import Model
 from rdgeodiff.diffusion.guidance import guide_stereo
 from rdgeodiff.diffusion.holding import hold_positions
 from rdgeodiff.diffusion.stretching import stretch
 from rdgeodiff.geometry import center
 from rdgeodiff.graph import MolBatch
+from rdgeodiff.model_file import Model
 from rdgeodiff.precision import takes_bf16
 from rdgeodiff.results import FailureCause
 from rdgeodiff.samples import OnResult, Result, SampleRequest, stream_of

@@ -20,7 +20,7 @@ from rdgeodiff.embed import Params, run_rounds, settings_of
 from rdgeodiff.geometry import HeldAtoms
 from rdgeodiff.parameters import DiffusionEmbedParameters
 from rdgeodiff.results import EmbedResult, FailureCause, UnusableMoleculeError
-from rdgeodiff.task import Settled, Task, properties_of
+from rdgeodiff.task import Settled, Task
 
 # Every conformer is refined, in its place.
 _WITHOUT_EFFECT: dict[str, Any] = {"clearConfs": False, "pruneRmsThresh": -1.0, "oversampling": 1}
@@ -163,7 +163,7 @@ class RefineTask(Task):
         self.refined_ids = [self.ids[index] for index in complete]
         self.settled = Settled(
             positions,
-            [properties_of(k, c, settings.relax) for k, c in zip(complete, refined, strict=True)],
+            [c.properties(k, settings.relax) for k, c in zip(complete, refined, strict=True)],
             failures,
             Counter(c.cause.value for c in refined if c.cause is not None),
         )

@@ -11,10 +11,6 @@ from rdkit import Chem
 
 from rdgeodiff.chem import coordmap
 from rdgeodiff.chem.conformers import (
-    ENERGY,
-    FORCE_FIELD,
-    INDEX,
-    RELAXED,
     Property,
     prune,
     with_hydrogens,
@@ -218,7 +214,7 @@ class Task:
         causes = [conformers[k].cause for k in kept]
         self.settled = Settled(
             [accepted[k] for k in kept],
-            [properties_of(complete[k], conformers[k], settings.relax) for k in kept],
+            [conformers[k].properties(complete[k], settings.relax) for k in kept],
             failures,
             Counter(cause.value for cause in causes if cause is not None),
         )
@@ -291,13 +287,3 @@ class Task:
 
 def _over(deadline: float | None) -> bool:
     return deadline is not None and time.monotonic() > deadline
-
-
-def properties_of(index: int, conformer: RelaxedParts, force_field: str) -> dict[str, Property]:
-    """Properties of a delivered conformer; those on relaxation only where it was asked for."""
-    found: dict[str, Property] = {INDEX: index}
-    if force_field:
-        found[RELAXED] = "yes" if conformer.cause is None else conformer.cause.value
-    if conformer.energy is not None:
-        found |= {ENERGY: conformer.energy, FORCE_FIELD: force_field}
-    return found

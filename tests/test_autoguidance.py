@@ -12,14 +12,15 @@ from helpers import batch_of, largest_difference, noisy, tiny_network
 from rdkit import Chem
 
 from rdgeodiff import EmbedMoleculesDiffusion
-from rdgeodiff.architectures import Sampling
-from rdgeodiff.checkpoint import CheckpointError, load_model, save_model
+from rdgeodiff.checkpoint import load_model
 from rdgeodiff.chem.featurize import featurize
 from rdgeodiff.diffusion.autoguidance import Guidance, guide_away
 from rdgeodiff.diffusion.samplers import SAMPLERS
 from rdgeodiff.diffusion.schedule import karras_sigmas
+from rdgeodiff.model_file import CheckpointError, save_model
 from rdgeodiff.pipeline import Pipeline
 from rdgeodiff.samples import SampleRequest
+from rdgeodiff.sampling import Sampling
 
 SMILES = ["CCO", "CCOC(=O)c1ccccc1", "CC(C)Cc1ccc(cc1)C(C)C(=O)O"]  # 9, 21 and 33 atoms
 

@@ -18,17 +18,19 @@ from helpers import embedded, mol_from, positions_of
 from rdkit import Chem
 
 from rdgeodiff import EmbedMoleculeDiffusion, EmbedMoleculesDiffusion
-from rdgeodiff.architectures import ARCHITECTURES, EdgeScoreProcess, FieldProcess, Sampling
-from rdgeodiff.checkpoint import Model, load_model
+from rdgeodiff.architectures import ARCHITECTURES, EdgeScoreProcess, FieldProcess
+from rdgeodiff.checkpoint import load_model
 from rdgeodiff.chem.featurize import featurize
 from rdgeodiff.cli import main
 from rdgeodiff.data.shards import Reference, write_shard
 from rdgeodiff.diffusion.original_geodiff import OriginalSampling
 from rdgeodiff.diffusion.schedule import Schedule
+from rdgeodiff.model_file import Model
 from rdgeodiff.nn.dual_encoder import DualEncoderConfig, DualEncoderEpsNetwork
 from rdgeodiff.nn.graph_field import GraphFieldConfig
 from rdgeodiff.pipeline import Pipeline
 from rdgeodiff.samples import SampleRequest
+from rdgeodiff.sampling import Sampling
 from rdgeodiff.training.config import TrainConfig
 from rdgeodiff.training.loop import Trainer
 

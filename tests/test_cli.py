@@ -15,11 +15,12 @@ from helpers import embedded, positions_of, tiny_network
 from rdkit import Chem
 
 from rdgeodiff import embed_file
-from rdgeodiff.checkpoint import load_model, save_model
+from rdgeodiff.checkpoint import load_model
 from rdgeodiff.chem.featurize import featurize
 from rdgeodiff.chem.readers import ReaderError, read_molecules
 from rdgeodiff.cli import main
 from rdgeodiff.data.shards import Reference, read_shard, write_shard
+from rdgeodiff.model_file import save_model
 from rdgeodiff.results import EmbedResult
 from rdgeodiff.training.config import TrainConfig
 from rdgeodiff.training.loop import Trainer

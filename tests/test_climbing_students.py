@@ -13,13 +13,14 @@ from helpers import embedded, gaussian, graph_of, positions_of, taught, tiny_net
 
 from rdgeodiff import EmbedMoleculesDiffusion
 from rdgeodiff.architectures import FieldProcess
-from rdgeodiff.checkpoint import load_model, save_model
+from rdgeodiff.checkpoint import load_model
 from rdgeodiff.cli import main
 from rdgeodiff.data.conformer_sets import ReferenceMolecule, write_archive
 from rdgeodiff.data.shards import read_shard
 from rdgeodiff.diffusion.samplers import SAMPLERS
 from rdgeodiff.diffusion.schedule import ASCENT, stride_sigmas
 from rdgeodiff.graph import MolBatch, is_hydrogen
+from rdgeodiff.model_file import save_model
 from rdgeodiff.training.climbing import AscentPairing, FinishPairing
 from rdgeodiff.training.config import TrainConfig
 from rdgeodiff.training.distillation import stride_target

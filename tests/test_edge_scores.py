@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import batch_of, embedded, largest_difference, noisy, positions_of
 
-from rdgeodiff.architectures import EdgeScoreProcess, Sampling
+from rdgeodiff.architectures import EdgeScoreProcess
 from rdgeodiff.diffusion.edge_scores import (
     Distances,
     clean_distances,
@@ -21,6 +21,7 @@ from rdgeodiff.diffusion.original_geodiff import OriginalSampling
 from rdgeodiff.geometry import center, random_rotations
 from rdgeodiff.nn.atom_graphs import AtomGraphs, Edges
 from rdgeodiff.nn.dual_encoder import EdgeScores
+from rdgeodiff.sampling import Sampling
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 SETTINGS = OriginalSampling()

@@ -22,8 +22,9 @@ from rdgeodiff.evaluation.generators import (
     make_generator,
     make_generators,
 )
+from rdgeodiff.evaluation.molecule_score import spread_out
 from rdgeodiff.evaluation.published import NOTE, published_table
-from rdgeodiff.evaluation.report import evaluate_archive, spread_out
+from rdgeodiff.evaluation.report import evaluate_archive
 from rdgeodiff.evaluation.validity import geometry_deviation, posebusters_passes, right_stereo
 from rdgeodiff.results import EmbedResult
 

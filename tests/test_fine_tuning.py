@@ -10,10 +10,11 @@ import pytest
 import torch
 from helpers import embedded, positions_of, tiny_network
 
-from rdgeodiff.checkpoint import CheckpointError, load_model, save_model
+from rdgeodiff.checkpoint import load_model
 from rdgeodiff.chem.featurize import featurize
 from rdgeodiff.cli import main
 from rdgeodiff.data.shards import Reference, ShardError, write_shard
+from rdgeodiff.model_file import CheckpointError, save_model
 from rdgeodiff.training.config import TrainConfig
 from rdgeodiff.training.loop import Trainer
 from rdgeodiff.training.start import fine_tuning, shard_shares

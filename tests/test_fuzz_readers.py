@@ -22,11 +22,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from rdgeodiff.checkpoint import CheckpointError, load_model, save_model
+from rdgeodiff.checkpoint import load_model
 from rdgeodiff.chem.featurize import featurize
 from rdgeodiff.data import arrays as arrays_module
 from rdgeodiff.data.conformer_sets import ArchiveError, read_archive
 from rdgeodiff.data.shards import Reference, ShardError, read_shard, write_shard
+from rdgeodiff.model_file import CheckpointError, save_model
 from rdgeodiff.nn.graph_field import GraphFieldNetwork
 from rdgeodiff.training.state import StateError, load_state, save_state
 

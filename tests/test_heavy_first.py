@@ -20,16 +20,18 @@ from helpers import (
 )
 
 from rdgeodiff import EmbedMoleculeDiffusion, EmbedMoleculesDiffusion, RefineConformersDiffusion
-from rdgeodiff.architectures import FieldProcess, Sampling
-from rdgeodiff.checkpoint import CheckpointError, Model, load_model, save_model
+from rdgeodiff.architectures import FieldProcess
+from rdgeodiff.checkpoint import load_model
 from rdgeodiff.diffusion.denoiser import Denoiser
 from rdgeodiff.geometry import HeldAtoms, align
 from rdgeodiff.graph import MolBatch
 from rdgeodiff.heavy_first import HeavyFirst
+from rdgeodiff.model_file import CheckpointError, Model, save_model
 from rdgeodiff.pictures.animation import diffusion_trajectory
 from rdgeodiff.pipeline import Pipeline
 from rdgeodiff.results import FailureCause
 from rdgeodiff.samples import SampleRequest
+from rdgeodiff.sampling import Sampling
 from rdgeodiff.skeleton import skeleton
 
 SMILES = ("C[C@H](O)[C@@H](F)Cl", "O", "CCO", "c1ccccc1O", "CC(=O)Nc1ccccc1", "FC(F)(F)F")

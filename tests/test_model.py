@@ -13,8 +13,9 @@ from rdkit import Chem
 from stereo_molecules import STEREO_SMILES
 
 from rdgeodiff import EmbedMoleculeDiffusion, EmbedMoleculesDiffusion
-from rdgeodiff.checkpoint import load_model, weights_folder
+from rdgeodiff.checkpoint import load_model
 from rdgeodiff.diffusion.samplers import network_calls
+from rdgeodiff.model_file import weights_folder
 from rdgeodiff.nn import neighbors
 from rdgeodiff.opening import shared_model
 from rdgeodiff.pipeline import Pipeline

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from rdgeodiff.checkpoint import CheckpointError, load_model
+from rdgeodiff.checkpoint import load_model
 from rdgeodiff.convert import convert_checkpoint, write_converted
 from rdgeodiff.diffusion.original_geodiff import NoiseTables
 from rdgeodiff.diffusion.schedule import Schedule
+from rdgeodiff.model_file import CheckpointError
 from rdgeodiff.nn.atom_graphs import AtomGraphs
 
 FIXTURES = Path(__file__).parent / "fixtures" / "geodiff_official"

@@ -75,7 +75,8 @@ def test_the_default_model_loads_from_the_unpacked_wheel(wheel, tmp_path):
         archive.extractall(tmp_path)
     code = (
         "import rdgeodiff, pathlib\n"
-        "from rdgeodiff.checkpoint import load_model, weights_folder\n"
+        "from rdgeodiff.checkpoint import load_model\n"
+        "from rdgeodiff.model_file import weights_folder\n"
         f"here = pathlib.Path({str(tmp_path)!r})\n"
         "assert here in pathlib.Path(rdgeodiff.__file__).parents, rdgeodiff.__file__\n"
         "assert weights_folder() == here.resolve() / 'rdgeodiff' / 'weights'\n"

@@ -14,8 +14,9 @@ from rdkit import Chem
 from rdkit.Chem import rdMolAlign
 
 from rdgeodiff import AnimateDiffusion, DrawConformerGrid, ShowConformers, embed_file
-from rdgeodiff.checkpoint import load_model, save_model
+from rdgeodiff.checkpoint import load_model
 from rdgeodiff.cli import main
+from rdgeodiff.model_file import save_model
 from rdgeodiff.pictures.animation import diffusion_trajectory
 from rdgeodiff.pictures.html_report import rmsd_spread, structure_svg
 from rdgeodiff.pictures.superposition import superposed

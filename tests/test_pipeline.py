@@ -13,12 +13,13 @@ import torch
 from helpers import graph_of, tiny_network
 
 from rdgeodiff import pipeline as pipeline_module
-from rdgeodiff.checkpoint import Model, Sampling
 from rdgeodiff.diffusion.samplers import SAMPLERS
 from rdgeodiff.graph import MolGraph
+from rdgeodiff.model_file import Model
 from rdgeodiff.pipeline import Pipeline
 from rdgeodiff.results import FailureCause
 from rdgeodiff.samples import SampleRequest
+from rdgeodiff.sampling import Sampling
 
 SMILES = ("C[C@H](O)[C@@H](F)Cl", "O", "CCO", "c1ccccc1O", "C#N", "[Cl-]")
 GRAPHS = [graph_of(s) for s in SMILES]

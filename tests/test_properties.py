@@ -19,9 +19,9 @@ from rdkit import Chem
 from rdgeodiff.cli import main
 from rdgeodiff.data.conformer_sets import read_archive
 from rdgeodiff.evaluation.generators import EtkdgGenerator, Generated
+from rdgeodiff.evaluation.molecule_score import spread_out
 from rdgeodiff.evaluation.properties import EnsembleProperties, evaluate_properties
 from rdgeodiff.evaluation.quantum import QuantumError, QuantumFailure, SinglePoint
-from rdgeodiff.evaluation.report import spread_out
 
 QM9 = Path(__file__).parent.parent / "benchmarks" / "data" / "val_qm9.npz"
 RECORDED = Path(__file__).parent / "fixtures" / "quantum"

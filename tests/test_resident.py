@@ -12,9 +12,10 @@ import pytest
 import torch
 from helpers import graph_of, tiny_network
 
-from rdgeodiff.checkpoint import load_model, save_model
+from rdgeodiff.checkpoint import load_model
 from rdgeodiff.cli import main
 from rdgeodiff.data.shards import Reference, read_shard, write_shard
+from rdgeodiff.model_file import save_model
 from rdgeodiff.training.batches import Mixture
 from rdgeodiff.training.muon import StackedMuon
 from rdgeodiff.training.resident import ResidentMixture

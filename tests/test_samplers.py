@@ -10,7 +10,6 @@ import pytest
 import torch
 from helpers import embedded, positions_of
 
-from rdgeodiff.checkpoint import Sampling
 from rdgeodiff.diffusion.samplers import SAMPLERS, ancestral, network_calls
 from rdgeodiff.diffusion.schedule import (
     ASCENT,
@@ -21,6 +20,7 @@ from rdgeodiff.diffusion.schedule import (
     stride_sigmas,
 )
 from rdgeodiff.geometry import align, random_rotations
+from rdgeodiff.sampling import Sampling
 
 NAMES = sorted(SAMPLERS)
 DETERMINISTIC = ("ddim", "dpm_solver_pp_2m", "heun")

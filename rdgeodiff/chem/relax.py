@@ -16,7 +16,7 @@ import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdForceFieldHelpers
 
-from rdgeodiff.chem.conformers import as_conformer
+from rdgeodiff.chem.conformers import ENERGY, FORCE_FIELD, INDEX, RELAXED, Property, as_conformer
 from rdgeodiff.chem.fragments import Fragment
 from rdgeodiff.chem.verdict import Judge
 from rdgeodiff.geometry import HeldAtoms
@@ -59,6 +59,15 @@ class RelaxedParts:
     parts: dict[int, np.ndarray]
     energy: float | None = None
     cause: FailureCause | None = None
+
+    def properties(self, index: int, force_field: str) -> dict[str, Property]:
+        """Of the delivered conformer; those on relaxation only where it was asked for."""
+        found: dict[str, Property] = {INDEX: index}
+        if force_field:
+            found[RELAXED] = "yes" if self.cause is None else self.cause.value
+        if self.energy is not None:
+            found |= {ENERGY: self.energy, FORCE_FIELD: force_field}
+        return found
 
 
 def has_parameters(mol: Chem.Mol, force_field: str) -> bool:

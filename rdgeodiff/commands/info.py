@@ -18,8 +18,8 @@ def run_info(args: argparse.Namespace) -> int:
     """Versions, device and models."""
     import torch
 
-    from rdgeodiff.checkpoint import list_models, weights_folder
     from rdgeodiff.diffusion.samplers import network_calls
+    from rdgeodiff.model_file import list_models, weights_folder
 
     print(f"rdgeodiff {version()}")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")

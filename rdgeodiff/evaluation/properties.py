@@ -24,10 +24,10 @@ from tqdm.auto import tqdm
 from rdgeodiff.chem.programs import stop_programs
 from rdgeodiff.evaluation.covmat import Spread
 from rdgeodiff.evaluation.generators import Generated, Generator
+from rdgeodiff.evaluation.molecule_score import spread_out
 from rdgeodiff.evaluation.published_properties import published_properties_table
 from rdgeodiff.evaluation.quantum import QuantumError, QuantumProgram, SinglePoint
 from rdgeodiff.evaluation.references import read_references
-from rdgeodiff.evaluation.report import spread_out
 
 CONFORMERS = 50  # a molecule, as in the paper
 _HEADINGS = {

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from rdkit import Chem
 
-from rdgeodiff.checkpoint import Model, load_model
+from rdgeodiff.checkpoint import load_model
 from rdgeodiff.chem.conformers import as_conformer, with_hydrogens
 from rdgeodiff.chem.featurize import featurize
 from rdgeodiff.chem.validate import describe, fault
 from rdgeodiff.geometry import center
 from rdgeodiff.graph import MolBatch
+from rdgeodiff.model_file import Model
 from rdgeodiff.pictures.grid import INSTRUCTION, draw_conformers, with_layout
 from rdgeodiff.pictures.superposition import superposed
 

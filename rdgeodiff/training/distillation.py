@@ -26,13 +26,14 @@ from statistics import NormalDist
 
 import torch
 
-from rdgeodiff.checkpoint import Model, load_model
+from rdgeodiff.checkpoint import load_model
 from rdgeodiff.diffusion.denoiser import Denoiser
 from rdgeodiff.diffusion.objectives import plain_pair
 from rdgeodiff.diffusion.schedule import karras_sigmas
 from rdgeodiff.diffusion.solvers import advance
 from rdgeodiff.geometry import center
 from rdgeodiff.graph import MolBatch
+from rdgeodiff.model_file import Model
 from rdgeodiff.nn.graph_field import GraphFieldNetwork
 from rdgeodiff.training.config import TrainConfig
 

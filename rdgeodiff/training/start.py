@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from rdgeodiff.architectures import FieldProcess
-from rdgeodiff.checkpoint import Model, load_model
+from rdgeodiff.checkpoint import load_model
 from rdgeodiff.data.shards import Shard, ShardError, read_shard
+from rdgeodiff.model_file import Model
 from rdgeodiff.nn.theories import Theories
 from rdgeodiff.training.config import TrainConfig
 
