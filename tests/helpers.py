@@ -57,6 +57,22 @@ def noisy(batch: MolBatch, sigma: float = 1.5, seed: int = 0) -> torch.Tensor:
     return x * batch.mask.unsqueeze(-1)
 
 
+def pair_of(graph: MolGraph, i: int, j: int) -> tuple[int, int]:
+    """Codes of the kind and the place of a pair of atoms."""
+    kind, place = graph.dense_pairs()[i, j].tolist()
+    return kind, place
+
+
+class Calls:
+    """Pickles as a call."""
+
+    def __init__(self, function: Callable | None, *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
 def taught(folder: Path, words: str) -> tuple[list[dict], Path]:
     """A short run of `rdgeodiff train`, log and exported model.
 

@@ -6,15 +6,24 @@ the neighbour cap of its CUDA kernels, `nocap` none.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import graph_of
+from original_fixtures import (
+    CAPS,
+    FIXTURES,
+    MOLECULES,
+    VARIANTS,
+    arrays,
+    assert_close,
+    graphs_of,
+    network_of,
+    tables_of,
+    tensor,
+)
 from torch import nn
 
 from rdgeodiff.diffusion.edge_scores import field_denoiser
@@ -29,77 +38,11 @@ from rdgeodiff.diffusion.original_geodiff import (
 )
 from rdgeodiff.diffusion.schedule import Schedule
 from rdgeodiff.geometry import center
-from rdgeodiff.graph import GraphError, MolBatch
-from rdgeodiff.nn.atom_graphs import AtomGraphs, radius_edges
-from rdgeodiff.nn.dual_encoder import DualEncoderConfig, DualEncoderEpsNetwork
 
-FIXTURES = Path(__file__).parent / "fixtures" / "geodiff_official"
-MOLECULES = sorted(p.stem.removeprefix("forward_") for p in FIXTURES.glob("forward_*.npz"))
 LOSSES = sorted(p.stem for p in FIXTURES.glob("loss_*.npz"))
 SAMPLES = sorted(p.stem for p in FIXTURES.glob("sample_*.npz"))
-CAPS = {"cap": 32, "nocap": None}
-VARIANTS = ("hard", "smooth")
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@functools.cache
-def arrays(name: str) -> dict[str, np.ndarray]:
-    with np.load(FIXTURES / f"{name}.npz", allow_pickle=False) as file:
-        return {key: file[key] for key in file.files}
-
-
-def tensor(data: dict[str, np.ndarray], key: str) -> torch.Tensor:
-    """Integers come as int64."""
-    value = torch.from_numpy(np.array(data[key]))
-    return value if value.is_floating_point() or value.dtype == torch.bool else value.long()
-
-
-def network_of(variant: str, cap: str) -> DualEncoderEpsNetwork:
-    """The small model; loading is strict."""
-    weights = arrays(f"small_model_{variant}")
-    config = json.loads((FIXTURES / f"small_model_{variant}.json").read_text())["model"]
-    size = dataclasses.replace(DualEncoderConfig.from_original(config), max_neighbors=CAPS[cap])
-    network = DualEncoderEpsNetwork(size)
-    skipped = ("model_global.", "model_local.", "betas", "alphas")
-    network.load_state_dict(
-        {k: tensor(weights, k) for k in weights if not k.startswith(skipped)}, strict=True
-    )
-    return network.eval()
-
-
-def tables_of(variant: str) -> NoiseTables:
-    weights = arrays(f"small_model_{variant}")
-    return NoiseTables(tensor(weights, "betas"), tensor(weights, "alphas"))
-
-
-def graphs_of(data: dict[str, np.ndarray]) -> AtomGraphs:
-    atoms = tensor(data, "atom_type")
-    molecule = tensor(data, "batch") if "batch" in data else torch.zeros_like(atoms)
-    if "bond_edge_type" in data:
-        bonds, types = tensor(data, "bond_edge_index"), tensor(data, "bond_edge_type")
-    else:  # the sampler's files tell bond types only among the local edges
-        bonds, types = tensor(data, "ext_edge_index"), tensor(data, "ext_edge_type")
-        bonds, types = bonds[:, types < 22], types[types < 22]
-    return AtomGraphs.from_bonds(atoms, molecule, bonds, types)
-
-
-def assert_close(ours: torch.Tensor, expected: torch.Tensor | np.ndarray, rtol: float = 1e-5):
-    """Every entry within `rtol` of the largest expected one; equal where numbers are whole."""
-    ours, expected = ours.detach(), torch.as_tensor(expected)
-    assert ours.shape == expected.shape
-    if not expected.is_floating_point():
-        assert torch.equal(ours.long(), expected.long())
-        return
-    assert bool(ours.isfinite().all())
-    worst = (ours.double() - expected.double()).abs().max()
-    assert worst <= rtol * expected.abs().max(), float(worst / expected.abs().max())
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def recording(network: nn.Module, names: list[str]) -> dict[str, torch.Tensor]:
@@ -110,103 +53,6 @@ def recording(network: nn.Module, names: list[str]) -> dict[str, torch.Tensor]:
             lambda _module, _inputs, output, name=name: seen.__setitem__(name, output)
         )
     return seen
-
-
-# Edges
-
-
-@pytest.mark.parametrize("name", MOLECULES)
-def test_local_and_radius_edges(name):
-    data = arrays(f"forward_{name}")
-    graphs = graphs_of(data)
-    assert_close(graphs.local_index, tensor(data, "ext_edge_index"))
-    assert_close(graphs.local_type, tensor(data, "ext_edge_type"))
-    for geometry in "AB":
-        x = tensor(data, f"pos_{geometry}")
-        for cap, limit in CAPS.items():
-            ours = torch.stack(radius_edges(x, graphs.molecule, 10.0, limit))
-            assert_close(ours, tensor(data, f"{geometry}.{cap}.radius_edge_index"))
-
-
-def test_cap_keeps_the_first_33_in_range_itself_included():
-    x = torch.linspace(0.0, 9.0, 50).unsqueeze(-1) * torch.tensor([1.0, 0.0, 0.0])
-    source, target = radius_edges(x, torch.zeros(50, dtype=torch.int64), 10.0, 32)
-    for atom in range(50):
-        expected = [k for k in range(33) if k != atom]
-        assert source[target == atom].tolist() == expected
-    # 32 neighbours for the early atoms, 33 for the late ones.
-    assert torch.bincount(target).unique().tolist() == [32, 33]
-
-
-def test_molecules_of_a_batch_do_not_see_each_other():
-    data = arrays("loss_batch7_hard")
-    graphs = graphs_of(data)
-    for limit in CAPS.values():
-        source, target = radius_edges(
-            torch.zeros(len(graphs.molecule), 3), graphs.molecule, 1, limit
-        )
-        assert torch.equal(graphs.molecule[source], graphs.molecule[target])
-    assert torch.equal(*graphs.molecule[graphs.local_index])
-
-
-def test_featurised_molecules_give_the_same_graphs():
-    names = ("aspirin", "salt", "alkyne_ammonium")
-    ours = AtomGraphs.from_graphs([graph_of(str(arrays(f"forward_{n}")["smiles"])) for n in names])
-    start = 0
-    for row, name in enumerate(names):
-        expected = graphs_of(arrays(f"forward_{name}"))
-        atoms = ours.molecule == row
-        edges = ours.molecule[ours.local_index[0]] == row
-        assert torch.equal(ours.atom_type[atoms], expected.atom_type)
-        assert torch.equal(ours.local_index[:, edges] - start, expected.local_index)
-        assert torch.equal(ours.local_type[edges], expected.local_type)
-        start += len(expected.atom_type)
-
-
-def test_dative_bonds_have_their_number():
-    graphs = AtomGraphs.from_graphs([graph_of("C"), graph_of("[NH3]->B")])
-    nitrogen, boron = 5, 6
-    assert graphs.atom_type[[nitrogen, boron]].tolist() == [7, 5]
-    between = (graphs.local_index == torch.tensor([[nitrogen], [boron]])).all(0)
-    assert graphs.local_type[between].tolist() == [17]
-
-
-def test_order_of_edges_must_be_known():
-    ethane = [graph_of("CC")]
-    assert set(AtomGraphs.from_graphs(ethane, 1).local_type.tolist()) == {1}
-    assert set(AtomGraphs.from_graphs(ethane, 2).local_type.tolist()) == {1, 23}
-    for order in (0, 11):
-        with pytest.raises(GraphError, match="1 to 10 bonds"):
-            AtomGraphs.from_graphs(ethane, order)
-
-
-def test_padding_leaves_no_trace():
-    mols = [graph_of(s) for s in ("CCO", "C#N", "c1ccccc1")]
-    plain = AtomGraphs.from_batch(MolBatch.collate(mols))
-    padded = AtomGraphs.from_batch(MolBatch.collate(mols, pad_atoms=20))
-    for name in ("atom_type", "molecule", "local_index", "local_type"):
-        assert torch.equal(getattr(plain, name), getattr(padded, name))
-
-
-@pytest.mark.parametrize(
-    ("molecule", "bonds", "types", "message"),
-    [
-        ([0, 0], [[0], [1]], [1], "each direction"),
-        ([0, 0], [[0, 1, 0, 1], [1, 0, 1, 0]], [1] * 4, "each direction"),
-        ([0, 1], [[0, 1], [1, 0]], [1, 1], "two molecules"),
-        ([1, 0], [[0, 1], [1, 0]], [1, 1], "in order"),
-        ([0, 0], [[0, 2], [2, 0]], [1, 1], "outside"),
-        ([0, 0], [[0, 1], [1, 0]], [1, 23], "bond types"),
-        ([0, 0], [[0, 1], [1, 0]], [1], "do not fit"),
-    ],
-)
-def test_contradictory_bonds_are_refused(molecule, bonds, types, message):
-    values = (torch.tensor(v) for v in ([6, 6], molecule, bonds, types))
-    with pytest.raises(GraphError, match=message):
-        AtomGraphs.from_bonds(*values)
-
-
-# Network
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -238,81 +84,6 @@ def test_forward(name, cap, variant):
         assert_close(scores.local_field(), tensor(data, f"{place}.node_eq_local"))
         for module, array in names.items():
             assert_close(seen[module], tensor(data, f"{place}.{array}"))
-
-
-def test_the_local_branch_alone_is_the_same():
-    data = arrays("forward_aspirin")
-    graphs, network = graphs_of(data), network_of("smooth", "cap")
-    x = tensor(data, "pos_A")
-    with torch.no_grad():
-        both, alone = network(graphs, x), network(graphs, x, with_global=False)
-    assert alone.of_global is None
-    assert_close(alone.of_local, both.of_local, 1e-6)
-    with pytest.raises(ValueError, match="not computed"):
-        alone.global_field()
-
-
-def test_full_size_state_dict_and_optimizers():
-    public = json.loads((FIXTURES / "full_model_keys.json").read_text())
-    network = DualEncoderEpsNetwork(DualEncoderConfig.from_original(public["model_config"]))
-    expected = [
-        (entry["key"], entry["shape"])
-        for entry in public["keys"]
-        if entry["alias_of"] is None and entry["key"] not in ("betas", "alphas")
-    ]
-    assert [(k, list(v.shape)) for k, v in network.state_dict().items()] == expected
-    trainable = sum(p.numel() for p in network.parameters())
-    assert trainable == public["n_trainable_parameters"] == 793_858
-
-    name_of = {id(p): n for n, p in network.named_parameters()}
-    parts = (
-        ("edge_encoder_global", "encoder_global", "grad_global_dist_mlp"),
-        ("edge_encoder_local", "encoder_local", "grad_local_dist_mlp"),
-    )
-    orders = public["optimizer_global_param_order"], public["optimizer_local_param_order"]
-    for ours, modules, order in zip(network.optimizer_parameters(), parts, orders, strict=True):
-        public_names = [f"{modules[int(n[0])]}{n[1:]}" for n in order]
-        assert [name_of[id(p)] for p in ours] == public_names
-
-
-def test_long_embedding_rows_are_shortened_once_and_only_there():
-    weights = tensor(arrays("small_model_hard"), "encoder_global.embedding.weight")
-    ours = network_of("hard", "cap").encoder_global.embedding.weight
-    long = weights.norm(dim=-1) > 10
-    assert long.nonzero().flatten().tolist() == [6, 8, 11]
-    assert torch.equal(ours[~long], weights[~long])
-    scale = 10 / (weights[long].norm(dim=-1, keepdim=True) + 1e-7)
-    assert_close(ours[long], weights[long] * scale, 1e-6)
-
-
-def test_the_unused_edge_encoder_changes_nothing():
-    data = arrays("forward_ethanol")
-    graphs, network = graphs_of(data), network_of("hard", "cap")
-    x = tensor(data, "pos_A")
-    with torch.no_grad():
-        before = network(graphs, x)
-        for parameter in network.edge_encoder_local.parameters():
-            parameter.fill_(float("nan"))
-        after = network(graphs, x)
-    assert torch.equal(before.of_local, after.of_local)
-    assert torch.equal(before.of_global, after.of_global)
-
-
-def test_misuse_is_refused():
-    graphs, network = graphs_of(arrays("forward_ethanol")), network_of("hard", "cap")
-    with pytest.raises(ValueError, match="positions"):
-        network(graphs, torch.zeros(8, 3))
-    with pytest.raises(ValueError, match="below 100"):
-        network(dataclasses.replace(graphs, atom_type=graphs.atom_type + 99), torch.zeros(9, 3))
-    config = json.loads((FIXTURES / "small_model_hard.json").read_text())["model"]
-    with pytest.raises(ValueError, match="schnet"):
-        DualEncoderConfig.from_original({**config, "network": "schnet"})
-    del config["smooth_conv"]
-    with pytest.raises(ValueError, match="lacks smooth_conv"):
-        DualEncoderConfig.from_original(config)
-
-
-# Noise levels, loss and training
 
 
 @pytest.mark.parametrize("name", ["T5000_sigmoid_1e-7_2e-3", "T1000_sigmoid_1e-7_9e-3"])
@@ -409,9 +180,6 @@ def test_five_training_steps(variant):
         assert_close(parameter, expected, 2e-5)
 
 
-# Sampling
-
-
 @pytest.mark.parametrize("name", SAMPLES)
 def test_sampler(name):
     data, variant = arrays(name), name.rpartition("_")[2]
@@ -493,16 +261,3 @@ def test_langevin_through_a_denoiser_is_the_same(name):
     centred = torch.stack([center(padded(x), mask)[mask] for x in ours])
     assert_close(centred, expected, 1e-5)
     assert bool((last[~mask] == 0).all())
-
-
-def test_sampling_stops_at_numbers_that_are_none():
-    data = arrays("sample_end_ld_hard")
-    with pytest.raises(FloatingPointError, match="step 1"):
-        sample(
-            network_of("hard", "cap"),
-            graphs_of(data),
-            tensor(data, "cap.pos_before_first"),
-            tables_of("hard"),
-            noise=lambda step: tensor(data, "noise")[0] / (step - 1),
-            steps=[2, 1, 0],
-        )

@@ -1,12 +1,10 @@
-"""GEOM's formats, built here in small: read without running them, cleaned, split, written."""
+"""GEOM's files, built here in small: every format is read, damage costs its molecule only."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pickle
-import random
 import sys
 import types
 from pathlib import Path
@@ -14,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import embedded, mol_from, positions_of
-from rdkit import Chem
+from geom_files import MOLECULES, conformers_of, folder_of, geom_folder, molecule, shuffled
+from helpers import Calls, embedded
 
 from rdgeodiff.chem.featurize import featurize
 from rdgeodiff.chem.rmsd import rmsd_matrix
@@ -26,324 +24,16 @@ from rdgeodiff.data.geom import (
     GeomError,
     GeomFolder,
     PreprocessedFile,
-    RawConformer,
-    RawMolecule,
     open_source,
 )
 from rdgeodiff.data.geom_build import build_geom
-from rdgeodiff.data.geom_ensembles import SkipCause, SkippedError, clean
-from rdgeodiff.data.geom_splits import confgf_split, read_split, write_split
-from rdgeodiff.data.restricted_pickle import (
-    Inert,
-    PickleError,
-    PickleRefusedError,
-    array_of,
-    load_npy,
-    load_restricted,
-)
+from rdgeodiff.data.geom_ensembles import clean
 from rdgeodiff.data.shards import read_shard
-
-
-class Calls:
-    """Pickles as a call."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
-def shuffled(mol: Chem.Mol, seed: int = 0) -> Chem.Mol:
-    """The molecule in another order of atoms: GEOM's is not that of its SMILES."""
-    order = list(range(mol.GetNumAtoms()))
-    random.Random(seed).shuffle(order)
-    return Chem.RenumberAtoms(mol, order)
-
-
-def conformers_of(mol: Chem.Mol) -> list[Chem.Mol]:
-    """One Mol per conformer."""
-    return [Chem.Mol(mol, False, c.GetId()) for c in mol.GetConformers()]
-
-
-def entry(mol: Chem.Mol, weight: float, energy: float = 0.0) -> dict:
-    """A conformer with the keys of the official release."""
-    return {
-        "geom_id": 1,
-        "set": 1,
-        "degeneracy": 2,
-        "totalenergy": -10.0 + energy / KCAL_PER_HARTREE,
-        "relativeenergy": energy,
-        "boltzmannweight": weight,
-        "conformerweights": [weight / 2, weight / 2],
-        "rd_mol": mol,
-    }
-
-
-def molecule(smiles: str, mols: list[Chem.Mol]) -> dict:
-    """The content of a molecule's pickle, heaviest conformer last."""
-    entries = [entry(m, 0.1 * (k + 1), 1.5 * k) for k, m in enumerate(mols)]
-    return {"smiles": smiles, "uniqueconfs": len(mols), "charge": 0, "conformers": entries}
-
-
-def folder_of(root: Path, molecules: dict[str, list[Chem.Mol]], dataset: str = "drugs") -> Path:
-    """An rdkit_folder."""
-    (root / dataset).mkdir(parents=True)
-    summary = {}
-    for smiles, mols in molecules.items():
-        path = f"{dataset}/{smiles.replace('/', '_')}.pickle"
-        (root / path).write_bytes(pickle.dumps(molecule(smiles, mols), protocol=3))
-        summary[smiles] = {"uniqueconfs": len(mols), "pickle_path": path, "charge": 0}
-    (root / f"summary_{dataset}.json").write_text(json.dumps(summary))
-    return root
-
-
-MOLECULES = {
-    "CCC(=O)N": 3,
-    "C[C@H](F)Cl": 2,
-    "C[C@H](O)[C@@H](F)Br": 2,
-    "C/C=C/CO": 4,
-    "CC([O-])=O": 2,
-}
 
 
 @pytest.fixture(scope="module")
 def geom(tmp_path_factory) -> Path:
-    made = {s: conformers_of(shuffled(embedded(s, n))) for s, n in MOLECULES.items()}
-    return folder_of(tmp_path_factory.mktemp("geom") / "rdkit_folder", made)
-
-
-def raw(smiles: str, mols: list[Chem.Mol], weights: list[float] | None = None) -> RawMolecule:
-    weights = weights or [1.0] * len(mols)
-    parts = [
-        RawConformer(m.ToBinary(), None, w, float(k))
-        for k, (m, w) in enumerate(zip(mols, weights, strict=True))
-    ]
-    return RawMolecule("x", smiles, parts)
-
-
-# Pickles
-
-
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_numbers_survive_every_protocol(protocol):
-    content = {
-        "tensor": torch.arange(12.0).reshape(3, 4).t()[1:],
-        "whole": torch.arange(3),
-        "array": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
-        "swapped": np.arange(3, dtype=">i4"),
-        "scalar": np.float64(2.5),
-        "plain": [1, 2, 3],
-    }
-    found = load_restricted(pickle.dumps(content, protocol=protocol))
-    for name, value in content.items():
-        np.testing.assert_array_equal(array_of(found[name]), np.asarray(value))
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        Calls(eval, "open('{victim}', 'w')"),
-        Calls(os.mkdir, "{victim}"),
-        Calls(getattr, torch, "load"),
-        Calls(torch.load, "{victim}"),
-        Calls(np.load, "{victim}"),
-        Calls(types.SimpleNamespace),
-    ],
-)
-def test_other_names_are_refused_and_nothing_is_run(call, tmp_path):
-    victim = tmp_path / "victim"
-    function, arguments = call.call
-    filled = [a.replace("{victim}", str(victim)) if isinstance(a, str) else a for a in arguments]
-    if function is getattr:
-        filled = ["text", "upper"]
-    program = pickle.dumps({"conformers": Calls(function, *filled)}, protocol=3)
-    with pytest.raises(PickleRefusedError, match=r"asks for [\w.]+, which"):
-        load_restricted(program)
-    assert not victim.exists()
-
-
-def test_a_tensor_cannot_carry_code(tmp_path):
-    victim = tmp_path / "victim"
-    stored = pickle.dumps(Calls(os.mkdir, str(victim)), protocol=2)
-    load = torch.storage._load_from_bytes
-    program = pickle.dumps(
-        Calls(torch._utils._rebuild_tensor_v2, Calls(load, stored), 0, (1,), (1,), False, {})
-    )
-    with pytest.raises(PickleError, match="cannot be read"):
-        array_of(load_restricted(program))
-    assert not victim.exists()
-
-
-def test_nothing_of_a_file_is_built_or_left_behind():
-    program = pickle.dumps(Chem.MolFromSmiles("CO"), protocol=3)
-    first, second = load_restricted(program), load_restricted(program)
-    assert isinstance(first, Inert) and type(first) is not type(second)
-    for damaged in (b"", program[:-10], b"\x80\x03r\xff\xff\xff\xffN.", b"garbage"):
-        with pytest.raises(PickleError, match="damaged"):
-            load_restricted(damaged)
-    for wrong in ("text", first, {"a": 1}, Calls(np.ndarray, 1)):
-        with pytest.raises(PickleError):
-            array_of(wrong)
-
-
-# Splits
-
-
-def test_index_files_of_objects_and_numbers(tmp_path, geom):
-    names = GeomFolder(geom, "drugs").sorted_names()
-    assert names == sorted(names) and len(names) == len(MOLECULES)
-    parts = np.empty(3, object)
-    parts[:] = [np.array([3, 0]), np.array([1]), np.array([4, 2])]
-    objects, plain, equal = (tmp_path / f"{n}.npy" for n in ("split0", "plain", "equal"))
-    np.save(objects, parts, allow_pickle=True)
-    np.save(plain, np.array([2, 1]))
-    np.save(equal, np.arange(3)[:, None])
-    assert read_split(objects, "train", names) == [names[0], names[3]]
-    assert read_split(objects, "test", names) == [names[2], names[4]]
-    assert read_split(plain, "test", names) == [names[1], names[2]]
-    assert read_split(equal, "val", names) == [names[1]]
-    with pytest.raises(GeomError, match="another copy"):
-        read_split(objects, "test", names[:4])
-
-
-def test_an_index_file_cannot_carry_code(tmp_path):
-    victim, path = tmp_path / "victim", tmp_path / "split0.npy"
-    poison = np.empty(3, object)
-    poison[:] = [Calls(os.mkdir, str(victim))] * 3
-    np.save(path, poison, allow_pickle=True)
-    with pytest.raises(PickleRefusedError, match=r"split0\.npy: asks for"):
-        read_split(path, "test", ["a"])
-    assert not victim.exists()
-    path.write_bytes(b"\x93NUMPY")
-    with pytest.raises(PickleError, match="not an array"):
-        load_npy(path)
-
-
-def test_written_splits_are_read_back(tmp_path):
-    path = tmp_path / "split.json"
-    write_split(path, {"train": ["a", "b"], "test": ["c"]})
-    assert read_split(path, "test") == ["c"]
-    with pytest.raises(GeomError, match="'val'"):
-        read_split(path, "val")
-    path.write_text('["d"]')
-    assert read_split(path, "val") == ["d"]
-    path.write_text("[1]")
-    with pytest.raises(GeomError, match="names"):
-        read_split(path, "val")
-
-
-def test_the_papers_draw():
-    """Sizes, eligibility and disjointness; the names are pinned, as the seed is part of it."""
-    counts = [k % 120 for k in range(400)]
-    summary = {f"C{k}": {"uniqueconfs": n, "pickle_path": f"p{k}"} for k, n in enumerate(counts)}
-    summary["bad"] = {"uniqueconfs": 60}
-    of = {entry["pickle_path"]: entry["uniqueconfs"] for entry in list(summary.values())[:-1]}
-    split = confgf_split(summary, "drugs", molecules=100, tests=10)
-    assert {k: len(v) for k, v in split.items()} == {"train": 80, "val": 10, "test": 10}
-    assert min(of[n] for n in split["train"] + split["val"]) >= 5
-    assert all(50 <= of[n] <= 100 for n in split["test"])
-    assert not set(split["test"]) & {*split["train"], *split["val"]}
-    assert split == confgf_split(summary, "drugs", molecules=100, tests=10)
-    reference = random.Random(2021)
-    drawn = [name for name, count in of.items() if count >= 5]
-    reference.shuffle(drawn)
-    assert {*split["train"], *split["val"]} < set(drawn[:100])
-    with pytest.raises(GeomError, match="50000 molecules"):
-        confgf_split(summary, "qm9")
-
-
-# Cleaning
-
-
-def test_positions_come_in_the_order_of_the_smiles(geom):
-    source = GeomFolder(geom, "drugs")
-    for name, smiles in zip(source.names, MOLECULES, strict=True):
-        found = clean(source.read(name))
-        mol = found.reference.mol
-        assert Chem.MolToSmiles(mol) == Chem.MolToSmiles(mol_from(found.reference.smiles))
-        original = embedded(smiles, MOLECULES[smiles])
-        same = rmsd_matrix(original, positions_of(original), positions_of(original)).values
-        order = original.GetSubstructMatch(mol, useChirality=True)
-        moved = positions_of(original)[:, list(order)]
-        np.testing.assert_allclose(
-            rmsd_matrix(mol, found.reference.positions, moved).values, same, atol=1e-5
-        )
-        assert not found.dropped
-        np.testing.assert_allclose(
-            found.reference.energies, 1.5 * np.arange(MOLECULES[smiles]), atol=1e-9
-        )
-
-
-def test_open_stereochemistry_is_taken_from_the_conformers():
-    mols = conformers_of(shuffled(embedded("C[C@H](F)[C@@H](O)Cl", 2)))
-    for m in mols:
-        Chem.RemoveStereochemistry(m)
-    found = clean(raw("CC(F)C(O)Cl", mols))
-    assert found.reference.smiles == Chem.CanonSmiles("C[C@H](F)[C@@H](O)Cl")
-    assert not found.stereo_changed and len(found.graph.parities) == 2
-    other = clean(raw("C[C@@H](F)[C@@H](O)Cl", mols))
-    assert other.stereo_changed and other.reference.smiles == found.reference.smiles
-
-
-def test_conformers_that_do_not_fit_are_dropped_by_cause():
-    smiles = "C[C@H](F)Cl"
-    mols = conformers_of(embedded(smiles, 2))
-    mirrored, reacted = Chem.Mol(mols[0]), embedded("FCCCl")
-    mirrored.GetConformer().SetPositions(mols[0].GetConformer().GetPositions() * [1, 1, -1])
-    far = Chem.Mol(mols[0])
-    far.GetConformer().SetAtomPosition(0, (100.0, 0.0, 0.0))
-    nothing = mol_from(smiles)
-    every = [mols[0], mirrored, reacted, far, nothing, mols[1]]
-    found = clean(raw(smiles, every, [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]))
-    assert found.dropped == {"OTHER_STEREO": 1, "OTHER_GRAPH": 1, "BROKEN": 2}
-    assert len(found.reference.positions) == 2
-    # The heaviest conformer decides the stereochemistry.
-    found = clean(raw(smiles, every[:2], [1.0, 2.0]))
-    assert found.stereo_changed and found.dropped == {"OTHER_STEREO": 1}
-
-
-def test_other_places_of_charges_and_equal_halves_are_the_same_molecule():
-    mol = embedded("CC([O-])=O", 1)
-    swapped = Chem.RWMol(mol)
-    first, second = (a for a in swapped.GetAtoms() if a.GetAtomicNum() == 8)
-    carbon = first.GetNeighbors()[0].GetIdx()
-    for atom in (first, second):
-        bond = swapped.GetBondBetweenAtoms(atom.GetIdx(), carbon)
-        charged = atom.GetFormalCharge() == -1
-        bond.SetBondType(Chem.BondType.DOUBLE if charged else Chem.BondType.SINGLE)
-        atom.SetFormalCharge(0 if charged else -1)
-    found = clean(raw("CC([O-])=O", [mol, swapped.GetMol()]))
-    assert not found.dropped and len(found.reference.positions) == 2
-    graph = featurize(found.reference.mol)
-    assert (graph.pair_codes == found.graph.pair_codes).all()
-
-
-def test_the_heaviest_are_taken_first():
-    mols = conformers_of(embedded("CCCCO", 4))
-    found = clean(raw("CCCCO", mols, [0.1, 0.4, 0.2, 0.3]), conformers=2)
-    np.testing.assert_allclose(found.reference.energies, [0.0, 2.0])  # rows 1 and 3, from row 1
-
-
-@pytest.mark.parametrize(
-    ("given", "made", "limits", "cause"),
-    [
-        ("CCO", None, {}, SkipCause.NO_CONFORMERS),
-        ("C(", "CCO", {}, SkipCause.INVALID_SMILES),
-        ("COC", "CCO", {}, SkipCause.OTHER_GRAPH),
-        ("C[Se]C", "C[Se]C", {}, SkipCause.UNSUPPORTED_ATOM),
-        ("CCO", "CCO", {"max_atoms": 8}, SkipCause.TOO_LARGE),
-        ("CCO", "CCO", {"least": 2}, SkipCause.TOO_FEW_CONFORMERS),
-    ],
-)
-def test_molecules_are_skipped_by_cause(given, made, limits, cause):
-    mols = [] if made is None else [embedded(made)]
-    with pytest.raises(SkippedError) as skipped:
-        clean(raw(given, mols), **limits)
-    assert skipped.value.cause == cause
-
-
-# Files
+    return geom_folder(tmp_path_factory.mktemp("geom") / "rdkit_folder")
 
 
 def test_shards_and_archives_in_parts(geom, tmp_path):
