@@ -12,9 +12,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
+from threading import Event
 
 import numpy as np
 import torch
@@ -29,6 +31,7 @@ from rdgeodiff.model_file import Model
 from rdgeodiff.precision import takes_bf16
 from rdgeodiff.results import FailureCause
 from rdgeodiff.samples import OnResult, Result, SampleRequest, stream_of
+from rdgeodiff.side_by_side import cores_for, evenly, side_by_side
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +45,28 @@ class DeadlineError(Exception):
     """Raised between two steps when the time is up; never leaves this module."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """When a batch has to stop: after `deadline` on the monotonic clock, or once `stop` is set."""
+
+    deadline: float | None
+    stop: Event
+
+    def check(self) -> None:
+        """Raise DeadlineError if it is time."""
+        late = self.deadline is not None and time.monotonic() > self.deadline
+        if late or self.stop.is_set():
+            raise DeadlineError
+
+
 class Pipeline:
     """Draws samples from a model.
 
     Args:
         model: the network, already on `device`.
         device: torch device.
-        batch_pairs: padded atom pairs in a batch; 0 for the device's default.
+        batch_pairs: padded atom pairs in a batch; 0 for the device's default. A processor draws
+            several batches at once (`rdgeodiff.side_by_side`).
         sampler: name of a sampler (see `rdgeodiff.architectures`); "" for the model's default.
         steps: noise levels; 0 for the model's default, which may depend on a molecule's size.
         precision: of the network's matrix products: "float32", "bfloat16" or "auto", which is
@@ -89,6 +107,7 @@ class Pipeline:
         self._guidance, self._stretch = guidance, stretch
         self._bf16 = takes_bf16(self.device, precision)
         self._fewest = 2 if self._bf16 else 1  # samples in a batch, copies included
+        self._alone = False  # one batch at a time
         self.batch_pairs = batch_pairs or DEFAULT_PAIRS.get(self.device.type, DEFAULT_PAIRS["cpu"])
 
     def starting_at(self, sigma: float) -> Pipeline:
@@ -128,27 +147,52 @@ class Pipeline:
                 then is reported as EXCEEDED_TIMEOUT, within one denoising step.
         """
         waiting = sorted(requests, key=lambda r: r.graph.n_atoms, reverse=True)
-        start = 0
-        while start < len(waiting):
-            pad = self._padded(waiting[start])
-            size = max(self._fewest, self.batch_pairs // pad**2)
-            batch = [r for r in waiting[start : start + size] if self._padded(r) == pad]
-            try:
-                results = self._run(batch, guided, deadline)
-            except DeadlineError:
-                for request in waiting[start:]:
-                    on_result(request, FailureCause.EXCEEDED_TIMEOUT)
-                return
-            except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-                if max(len(batch), self._fewest) > 1:
-                    self._shrink(batch)
-                    continue
-                results = [FailureCause.OUT_OF_MEMORY]
-            for request, result in zip(batch, results, strict=True):
-                on_result(request, result)
-            start += len(batch)
+        while waiting:
+            waiting = self._round(waiting, on_result, guided, deadline)
+
+    def _round(
+        self,
+        waiting: list[SampleRequest],
+        on_result: OnResult,
+        guided: bool,
+        deadline: float | None,
+    ) -> list[SampleRequest]:
+        """Draw and report requests, sorted by size, up to a batch that does not fit into memory;
+        returns those that are left, for smaller batches."""
+        cores, stop, done = 1 if self._alone else cores_for(self.device), Event(), 0
+        batches = self._batches(waiting, cores)
+        jobs = [functools.partial(self._run, b, guided, Limit(deadline, stop)) for b in batches]
+        with side_by_side(jobs, cores, stop) as outcomes:
+            for batch, outcome in zip(batches, outcomes, strict=True):
+                try:
+                    results = outcome()
+                except DeadlineError:
+                    results = [FailureCause.EXCEEDED_TIMEOUT] * len(batch)
+                except (RuntimeError, MemoryError) as error:
+                    if not _is_out_of_memory(error):
+                        raise
+                    if max(len(batch), self._fewest, cores) > 1:
+                        self._shrink(batch)
+                        break
+                    results = [FailureCause.OUT_OF_MEMORY]
+                for request, result in zip(batch, results, strict=True):
+                    on_result(request, result)
+                done += len(batch)
+        return waiting[done:]
+
+    def _batches(self, waiting: list[SampleRequest], cores: int) -> list[list[SampleRequest]]:
+        """Requests, sorted by size, in batches of one padded size each."""
+        groups = [list(group) for _, group in itertools.groupby(waiting, self._padded)]
+        found = []
+        for group in groups:
+            cost = self._padded(group[0]) ** 2
+            most = max(self._fewest, self.batch_pairs // cost)
+            # Where there are many sizes, their batches keep the cores busy as they are.
+            beside = cores if len(groups) < cores else 1
+            parts = iter(group)
+            for size in evenly(len(group), self._fewest, most, cost, beside):
+                found.append(list(itertools.islice(parts, size)))
+        return found
 
     def _padded(self, request: SampleRequest) -> int:
         """Atoms of a molecule with its padding."""
@@ -156,25 +200,25 @@ class Pipeline:
         return -(-max(request.graph.n_atoms, 1) // step) * step
 
     def _shrink(self, batch: list[SampleRequest]) -> None:
-        """Halve the budget after an out-of-memory error, for the rest of this pipeline's life."""
+        """Halve the budget after an out-of-memory error, and run one batch at a time, for the rest
+        of this pipeline's life."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        self._alone = True
         drawn = max(len(batch), self._fewest)
         self.batch_pairs = max(1, self._padded(batch[0]) ** 2 * (drawn // 2))
         if drawn <= self._fewest:
             self._fewest = 1
         logger.warning("out of memory with %d samples; going on with half as many", drawn)
 
-    def _run(
-        self, requests: list[SampleRequest], guided: bool, deadline: float | None
-    ) -> list[Result]:
+    def _run(self, requests: list[SampleRequest], guided: bool, limit: Limit) -> list[Result]:
         process = self._model.process
-        results = self._draw(requests, process, guided, deadline)
+        results = self._draw(requests, process, guided, limit)
         broken = [k for k, found in enumerate(results) if found is FailureCause.NONFINITE]
         cautious = process.cautious(self._name) if broken else None
         if cautious is not None:
             logger.info("%d samples not finite; trying once more with care", len(broken))
-            again = self._draw([requests[k] for k in broken], cautious, guided, deadline)
+            again = self._draw([requests[k] for k in broken], cautious, guided, limit)
             for k, found in zip(broken, again, strict=True):
                 results[k] = found
         return results
@@ -184,7 +228,7 @@ class Pipeline:
         requests: list[SampleRequest],
         process: Process,
         guided: bool,
-        deadline: float | None,
+        limit: Limit,
     ) -> list[Result]:
         wanted = len(requests)
         requests = requests + requests[:1] * (self._fewest - wanted)
@@ -203,11 +247,9 @@ class Pipeline:
             return center(torch.from_numpy(drawn).to(self.device), graphs.mask)
 
         def watch(step: int, sigma: float, x: torch.Tensor, denoised: torch.Tensor) -> None:
-            if deadline is not None and time.monotonic() > deadline:
-                raise DeadlineError
+            limit.check()
 
-        if deadline is not None and time.monotonic() > deadline:
-            raise DeadlineError
+        limit.check()
         with torch.inference_mode():
             model = dataclasses.replace(self._model, process=process)
             denoiser = model.bind(graphs, self._name, self._bf16, self._guidance)

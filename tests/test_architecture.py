@@ -20,7 +20,7 @@ EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
 FLOORS = (
     ("graph", "geometry"),
     ("results", "parameters"),
-    ("nn", "diffusion", "chem", "precision", "samples", "skeleton"),
+    ("nn", "diffusion", "chem", "precision", "samples", "side_by_side", "skeleton"),
     ("data",),
     ("sampling",),
     ("architectures",),

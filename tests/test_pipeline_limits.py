@@ -78,7 +78,7 @@ OUT_OF_MEMORY = [
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)
 @pytest.mark.parametrize("limit", [200, 300, 500])
-def test_out_of_memory_halves_and_finishes(plain, error, limit):
+def test_out_of_memory_halves_and_finishes(one_thread, plain, error, limit):
     field = SmallMemory(limit, error)
     found = drawn(Pipeline(model_of(field), batch_pairs=100_000, steps=STEPS), requests_of())
     assert same(found, plain)
@@ -136,7 +136,7 @@ def test_a_deadline_in_the_past_attempts_nothing():
     assert set(found.values()) == {FailureCause.EXCEEDED_TIMEOUT}
 
 
-def test_a_deadline_is_honoured_between_two_steps(monkeypatch):
+def test_a_deadline_is_honoured_between_two_steps(one_thread, monkeypatch):
     """A clock that advances one second a network call: the time is up within the second batch."""
     network = tiny_network()
     now = [0.0]
@@ -162,7 +162,7 @@ def test_a_far_deadline_changes_nothing(plain):
     assert same(found, plain, tolerance=0.0)
 
 
-def test_interrupts_keep_finished_work():
+def test_interrupts_keep_finished_work(one_thread):
     network = tiny_network()
     calls = [0]
 
