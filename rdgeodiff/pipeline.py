@@ -73,7 +73,7 @@ class Pipeline:
             bfloat16 on devices that compute with it and float32 elsewhere.
         guidance: weight of the model's guide; negative for the model's own, 0 for none.
         stretch: share by which molecules are stretched out (`rdgeodiff.diffusion.stretching`).
-        climbs: see `rdgeodiff.architectures.Sampling`; 0 for the model's default.
+        climbs: see `rdgeodiff.sampling.Sampling`; 0 for the model's default.
 
     Raises:
         ValueError: unknown sampler or precision, or a number of steps the sampler cannot take.
@@ -209,7 +209,7 @@ class Pipeline:
         self.batch_pairs = max(1, self._padded(batch[0]) ** 2 * (drawn // 2))
         if drawn <= self._fewest:
             self._fewest = 1
-        logger.warning("out of memory with %d samples; going on with half as many", drawn)
+        logger.warning("out of memory with %d samples; going on with fewer at a time", drawn)
 
     def _run(self, requests: list[SampleRequest], guided: bool, limit: Limit) -> list[Result]:
         process = self._model.process

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import fake_xtb
 import pytest
-import torch
-from helpers import Script
+from helpers import Script, torch_threads
 
 import rdgeodiff.opening
 
@@ -28,10 +27,8 @@ def play(monkeypatch):
 @pytest.fixture
 def one_thread():
     """Sums in one order, whatever the machine: for numbers that are compared closely."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(1):
+        yield
 
 
 @pytest.fixture
@@ -40,3 +37,12 @@ def xtb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", str(fake_xtb.install(tmp_path / "bin")), prepend=os.pathsep)
     monkeypatch.setenv("XTB_LOG", str(tmp_path / "calls"))
     return tmp_path / "calls"
+
+
+@pytest.fixture
+def scripted_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network of a screen is a script, as in the processes of `screen_child`."""
+    import screen_child
+
+    for name, stand_in in screen_child.fake().items():
+        monkeypatch.setattr(rdgeodiff.opening, name, stand_in)

@@ -16,7 +16,6 @@ import pytest
 import screen_child
 from rdkit import Chem
 
-import rdgeodiff.opening
 from rdgeodiff import EmbedMoleculesDiffusion
 from rdgeodiff.chem.parquet import mol_from_bytes
 from rdgeodiff.chem.readers import read_molecules
@@ -58,12 +57,12 @@ def cluster() -> Iterator[Any]:
 
 
 @pytest.fixture
-def scripted(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def scripted(
+    cluster: Any, scripted_network: None, monkeypatch: pytest.MonkeyPatch
+) -> pytest.MonkeyPatch:
     """The network is a script, here and in the workers."""
     import ray_child
 
-    for name, stand_in in screen_child.fake().items():
-        monkeypatch.setattr(rdgeodiff.opening, name, stand_in)
     monkeypatch.setattr(screen_module, "ShardActor", ray_child.ScriptedActor)
     return monkeypatch
 

@@ -14,7 +14,6 @@ from rdkit import Chem
 from screen_child import library, screen
 from screen_folders import ROWS, content, finished
 
-import rdgeodiff.opening
 from rdgeodiff import EmbedMoleculesDiffusion
 from rdgeodiff.chem.readers import read_molecules
 from rdgeodiff.rows import ROW_PROPERTY
@@ -23,11 +22,7 @@ from rdgeodiff.screen import shards as shards_module
 from rdgeodiff.screen import write_failed
 from rdgeodiff.screen.manifest import ManifestError
 
-
-@pytest.fixture(autouse=True)
-def network(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, stand_in in screen_child.fake().items():
-        monkeypatch.setattr(rdgeodiff.opening, name, stand_in)
+pytestmark = pytest.mark.usefixtures("scripted_network")
 
 
 @pytest.fixture

@@ -24,11 +24,7 @@ from rdgeodiff.screen import run as run_module
 from rdgeodiff.screen import shards as shards_module
 from rdgeodiff.screen.manifest import Manifest, ManifestError
 
-
-@pytest.fixture(autouse=True)
-def network(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, stand_in in screen_child.fake().items():
-        monkeypatch.setattr(rdgeodiff.opening, name, stand_in)
+pytestmark = pytest.mark.usefixtures("scripted_network")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from helpers import tiny_network
+from helpers import tiny_network, torch_threads
 from pipeline_cases import GRAPHS, STEPS, Results, drawn, model_of, requests_of, same
 
 from rdgeodiff.pipeline import Pipeline
@@ -20,19 +20,15 @@ CORES = 3
 
 @pytest.fixture(autouse=True)
 def several_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(CORES)
-    yield
-    assert torch.get_num_threads() == CORES
-    assert not [t for t in threading.enumerate() if t.name.startswith("rdgeodiff")]
-    torch.set_num_threads(before)
+    with torch_threads(CORES):
+        yield
+        assert torch.get_num_threads() == CORES
+        assert not [t for t in threading.enumerate() if t.name.startswith("rdgeodiff")]
 
 
 def one_by_one() -> Results:
-    torch.set_num_threads(1)
-    found = drawn(Pipeline(model_of(), steps=STEPS), requests_of())
-    torch.set_num_threads(CORES)
-    return found
+    with torch_threads(1):
+        return drawn(Pipeline(model_of(), steps=STEPS), requests_of())
 
 
 class Crowd:
